@@ -1,0 +1,81 @@
+"""
+Disk images as the host sees them: made, compared, and probed for locks.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import mmap
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from .paths import QEMU_BIN
+
+# struct flock and the command of <fcntl.h>; Python has no name for the latter
+_FLOCK = struct.Struct('hhqqi4x')
+_F_OFD_GETLK = 36
+
+
+def create(path: Path, fmt: str, size: int) -> Path:
+    """Make an empty image."""
+    subprocess.run([QEMU_BIN / 'qemu-img', 'create', '-q', '-f', fmt, path,
+                    str(size)], check=True)
+    return path
+
+
+def digest(path: Path) -> str:
+    """A digest of the file, read afresh."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def is_locked(path: Path) -> bool:
+    """
+    Does any process hold a lock that keeps a VM from using the image?
+
+    QEMU read-locks one byte of the file for each thing that it does to an
+    image (from 100 on) or does not let others do (from 200 on); a write lock
+    would conflict with them. Byte 100 is left out: it stands for reading what
+    is consistent, and an inactive qcow2 node keeps it.
+    """
+    with open(path, 'rb') as file:
+        for first, count in ((101, 7), (200, 8)):
+            answer = fcntl.fcntl(file, _F_OFD_GETLK, _FLOCK.pack(
+                fcntl.F_WRLCK, os.SEEK_SET, first, count, 0))
+            if _FLOCK.unpack(answer)[0] != fcntl.F_UNLCK:
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def content(path: Path, fmt: str) -> Iterator[mmap.mmap]:
+    """The disk in an image that no VM uses, as a guest would see it."""
+    raw = path
+    if fmt != 'raw':
+        raw = path.with_suffix('.content')
+        subprocess.run([QEMU_BIN / 'qemu-img', 'convert', '-f', fmt,
+                        '-O', 'raw', path, raw], check=True)
+    try:
+        with open(raw, 'rb') as file, \
+             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as disk:
+            yield disk
+    finally:
+        if raw != path:
+            raw.unlink(missing_ok=True)
+
+
+def supports_direct_io(directory: Path) -> bool:
+    """Can files there be opened with O_DIRECT? Not so on some tmpfs."""
+    probe = directory / 'direct-io-probe'
+    try:
+        os.close(os.open(probe, os.O_RDWR | os.O_CREAT | os.O_DIRECT, 0o600))
+    except OSError:
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
+    return True
