@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run programs that print TAP, count every case, leave no process behind."""
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+
+_RESULT = re.compile(r'^(not )?ok\b(?: +\d+)?(?:[ -]+)?(.*?)'
+                     r'(?: *# *SKIP\b:? *(.*))?$', re.I)
+_PLAN = re.compile(r'^1\.\.(\d+)(?: *# *SKIP\S* *(.*))?$', re.I)
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass
+class Count:
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def add(self, other):
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+
+    @property
+    def total(self):
+        return self.passed + self.failed + self.skipped
+
+    def __str__(self):
+        return (f'{self.passed} passed, {self.failed} failed, '
+                f'{self.skipped} skipped')
+
+
+def run(name, command, timeout, verbose=False, **popen):
+    """Run one test program and print what a reader needs; return a Count."""
+    _adopt_orphans()
+    begin = time.monotonic()
+    # Errors are shown only for a failing program.
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, errors='replace', **popen) as program:
+        expired = threading.Event()
+        alarm = threading.Timer(timeout, _expire, (program, expired))
+        alarm.start()
+        reader = _Reader(name, verbose)
+        for line in program.stdout:
+            reader.line(line.rstrip('\n'))
+        program.wait()
+        alarm.cancel()
+    _end_orphans()
+    if expired.is_set():
+        reader.failure(f'not finished after {timeout} s')
+    elif program.returncode and not reader.count.failed:
+        reader.failure(f'exit status {program.returncode}')
+    elif reader.planned not in (None, reader.count.total):
+        reader.failure(f'{reader.planned} cases announced, '
+                       f'{reader.count.total} run')
+    elif not reader.count.total:
+        reader.failure('no test case was run')
+    if reader.count.failed:
+        print(''.join(f'    | {line}\n' for line in reader.tail), end='')
+    print(f'  {name}: {reader.count} ({time.monotonic() - begin:.1f} s)',
+          flush=True)
+    return reader.count
+
+
+class _Reader:
+    def __init__(self, name, verbose):
+        self.name = name
+        self.verbose = verbose
+        self.count = Count()
+        self.planned = None
+        self.tail = []
+
+    def line(self, line):
+        self.tail = self.tail[-39:] + [line]
+        if match := _PLAN.match(line):
+            self.planned = int(match[1])
+            if match[2] is not None and not self.planned:
+                self._skip('all', match[2])
+                self.planned = None
+        elif match := _RESULT.match(line):
+            self._result(*match.groups())
+
+    def _result(self, bad, case, reason):
+        if reason is not None:
+            self._skip(case, reason)
+        elif bad:
+            self.failure(case)
+        else:
+            self.count.passed += 1
+            if self.verbose:
+                print(f'  pass {self.name}: {case}', flush=True)
+
+    def _skip(self, case, reason):
+        self.count.skipped += 1
+        print(f'  SKIP {self.name}: {case}: {reason or "no reason given"}',
+              flush=True)
+
+    def failure(self, case):
+        self.count.failed += 1
+        print(f'  FAIL {self.name}: {case}', flush=True)
+
+
+def _expire(program, expired):
+    expired.set()
+    program.kill()
+    # Its children hold the pipe open; end them too or reading never ends.
+    _end_orphans(program.pid)
+
+
+def _adopt_orphans():
+    """Processes whose parent dies become our children, to be ended."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _end_orphans(spare=0):
+    while children := _children() - {spare}:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _children():
+    mine = set()
+    for entry in os.listdir('/proc'):
+        try:
+            with open(f'/proc/{entry}/stat', encoding='utf-8') as file:
+                # The name may hold spaces; the fields after it do not.
+                parent = file.read().rpartition(')')[2].split()[1]
+        except (OSError, ValueError):
+            continue
+        if entry.isdigit() and int(parent) == os.getpid():
+            mine.add(int(entry))
+    return mine
