@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Checks of the series and of this repository that need no compiler."""
 
+import itertools
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,15 +24,17 @@ def check(project):
     files = project.files()
     base = project.base(files)
     commits = project.commits(files, base)
-    problems = [*_canonical(project, files, base, commits),
-                *_licences(files), *_hooks(project, files, base),
-                *_maintainers(project.root), *_machine_paths(project.root)]
+    checks = [_canonical(project, files, base, commits), _licences(files),
+              _hooks(project, files, base), _maintainers(project.root),
+              _machine_paths(project.root)]
     if commits:
-        problems += _checkpatch(project, files)
-    for problem in problems:
-        print(f'lint: {problem}')
+        checks.append(_checkpatch(project, files))
+    problems = 0
+    for problem in itertools.chain(*checks):
+        print(f'lint: {problem}', flush=True)
+        problems += 1
     if problems:
-        raise Failure(f'{len(problems)} problems')
+        raise Failure(f'{problems} problems')
     print(f'lint: {len(commits)} patches, no problem')
 
 
