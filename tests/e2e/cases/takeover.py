@@ -24,17 +24,14 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from harness import image
 from harness.guest import CONTROLLERS, Controller, Disk, Guest
 from harness.records import Record, check
 from harness.refusals import abuse, refusal
+from harness.rig import STREAMS, Rig
 from harness.tap import expect, note
-
-STREAMS = 4
-DISK_SIZE = 128 << 20
 
 # controller, format, warm, and the share of the takeovers
 _CHAINS = (
@@ -55,30 +52,9 @@ _SHARES = sum(share for *_, share in _CHAINS)
 @dataclass
 class Series:
     """All takeovers of one run of the tests."""
-    work: Path
+    rig: Rig
     rng: random.Random
-    accel: str
-    direct: bool
     takeovers: int = 0
-    templates: dict[Controller, Path] = field(default_factory=dict)
-
-    def template(self, controller: Controller) -> Path:
-        """A saved guest that has booted with an empty disk."""
-        if controller not in self.templates:
-            path = self.work / f'{len(self.templates)}.template'
-            disk = self.disk(controller, 'raw', 'template')
-            with Guest(self.work, disk, accel=self.accel) as vm:
-                vm.boot()
-                vm.save(path)
-            disk.image.unlink()
-            self.templates[controller] = path
-        return self.templates[controller]
-
-    def disk(self, controller: Controller, fmt: str,
-             name: str = 'disk') -> Disk:
-        """A new, empty disk."""
-        path = image.create(self.work / f'{name}.{fmt}', fmt, DISK_SIZE)
-        return Disk(path, fmt, controller, self.direct)
 
 
 class Chain:
@@ -96,10 +72,10 @@ class Chain:
         """The next VM; a warm one is loaded, but has no lock yet."""
         instance = len(self._writers) + 1
         self._writers.append(instance)
-        vm = Guest(self._series.work, self._disk, accel=self._series.accel,
-                   instance=instance)
+        rig = self._series.rig
+        vm = Guest(rig.work, self._disk, accel=rig.accel, instance=instance)
         if self._warm:
-            vm.load(self._series.template(self._disk.controller))
+            vm.load(rig.template(self._disk.controller))
         return vm
 
     def _start(self, vm: Guest) -> None:
@@ -183,7 +159,7 @@ class Chain:
 
 def _chain(series: Series, controller: Controller, fmt: str, warm: bool,
            takeovers: int) -> None:
-    disk = series.disk(controller, fmt)
+    disk = series.rig.disk(controller, fmt)
     try:
         Chain(series, disk, warm).run(takeovers)
     finally:
@@ -207,3 +183,8 @@ def cases(series: Series, rounds: int) -> list[tuple[str,
 
     result.append((f'at least {rounds} takeovers in all', enough))
     return result
+
+
+def under_kvm(series: Series) -> None:
+    """A few takeovers where vCPUs run by themselves."""
+    _chain(series, CONTROLLERS['virtio-blk'], 'raw', True, 8)

@@ -2,8 +2,9 @@
  * clockwatch: samples the guest's clocks without a pause and prints, every
  * 100 ms of CLOCK_MONOTONIC, one line
  *
- *   C <steps back> then for each of monotonic, boottime, realtime (ns) and
- *   tsc (cycles): <value> <largest step forward since the last line>
+ *   C <clock source> <steps back> then for each of monotonic, boottime,
+ *   realtime (ns) and tsc (cycles): <value> <largest step forward since the
+ *   last line>
  *
  * A clock that is set back, or that jumps, while the VM was stopped shows up
  * between two neighbouring samples, however it looks later.
@@ -13,6 +14,7 @@
 #include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <x86intrin.h>
 
@@ -36,6 +38,22 @@ static void sample(uint64_t *now)
     now[TSC] = __rdtscp(&cpu);
 }
 
+/* The kernel may change it at any time, when it finds a better one. */
+static const char *clocksource(void)
+{
+    static char name[32];
+    FILE *file = fopen("/sys/devices/system/clocksource/clocksource0/"
+                       "current_clocksource", "r");
+
+    if (!file || fscanf(file, "%31s", name) != 1) {
+        strcpy(name, "unknown");
+    }
+    if (file) {
+        fclose(file);
+    }
+    return name;
+}
+
 int main(void)
 {
     uint64_t last[CLOCKS], now[CLOCKS], step[CLOCKS] = { 0 }, back = 0;
@@ -57,7 +75,7 @@ int main(void)
             continue;
         }
         report = now[MONOTONIC] + 100000000;
-        printf("C %" PRIu64, back);
+        printf("C %s %" PRIu64, clocksource(), back);
         for (int i = 0; i < CLOCKS; i++) {
             printf(" %" PRIu64 " %" PRIu64, now[i], step[i]);
             step[i] = 0;

@@ -78,6 +78,7 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._grown = threading.Condition()
+        self._ended = False
         self.lines: list[tuple[float, str]] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -91,6 +92,9 @@ class Channel:
             except OSError:
                 data = b''
             if not data:
+                with self._grown:
+                    self._ended = True
+                    self._grown.notify_all()
                 return
             now = time.time()
             *lines, rest = (rest + data).split(b'\n')
@@ -121,9 +125,9 @@ class Channel:
                         return stamp, line
                 start = len(self.lines)
                 left = deadline - time.monotonic()
-                if left <= 0:
-                    raise Failure(f'{what}: nothing like that from the guest '
-                                  f'in {patience} s')
+                if self._ended or left <= 0:
+                    why = 'QEMU has ended' if self._ended else f'{patience} s'
+                    raise Failure(f'{what}: waited for in vain ({why})')
                 self._grown.wait(left)
 
 
@@ -143,14 +147,20 @@ class Guest(QEMUMachine):
         self.channel: Channel
         self.set_machine(disk.controller.machine if disk else 'q35')
         self.set_console()
-        # a host CPU that KVM offers; TCG has no reason to leave anything out
-        self.add_args('-accel', accel, '-cpu', 'max', '-m', memory,
+        # a KVM that runs in a guest itself may not have what is left out
+        cpu = 'max,-arch-capabilities' if accel == 'kvm' else 'max'
+        self.add_args('-accel', accel, '-cpu', cpu, '-m', memory,
                       '-nodefaults', '-no-user-config', '-no-reboot',
                       '-serial', 'null',
                       '-kernel', str(GUEST / 'vmlinuz'),
                       '-initrd', str(GUEST / 'initrd'),
                       '-append', 'console=ttyS1 quiet panic=-1',
                       *(disk.args() if disk else ()), *args)
+
+    def __exit__(self, exc_type: type[BaseException] | None,
+                 *_: object) -> None:
+        # after a failure nothing is learnt from a QEMU that does not quit
+        self.shutdown(hard=exc_type is not None)
 
     def launch(self) -> None:
         super().launch()

@@ -63,7 +63,7 @@ def run(cases: list[tuple[str, Callable[[], None]]], limit: int) -> int:
             note(failure)
         except Exception:       # pylint: disable=broad-except
             verdict, suffix = 'not ok', ''
-            note(traceback.format_exc())
+            note(traceback.format_exc(limit=5, chain=False))
         failed += verdict != 'ok'
         print(f'{verdict} {i} - {name}{suffix}', flush=True)
         note(f'{time.monotonic() - start:.1f} s')
