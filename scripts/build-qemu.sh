@@ -17,6 +17,8 @@ features="
     --enable-slirp --enable-linux-io-uring --enable-linux-aio
     --enable-zstd --enable-fdt --enable-pixman --enable-vnc --enable-fuse
     --enable-tpm --enable-replication --enable-coroutine-pool"
+# What a source package does not carry comes from Debian's packages.
+firmware="/usr/share/qemu /usr/share/seabios /usr/lib/ipxe/qemu"
 tools="qemu-system-x86_64 qemu-img qemu-io qemu-nbd
     storage-daemon/qemu-storage-daemon"
 
@@ -60,10 +62,8 @@ configure_args() {
     echo "--without-default-features --disable-install-blobs --disable-docs"
     echo "--enable-werror --enable-debug-info"
     echo "$features"
-    # What a source package does not carry comes from Debian's packages.
     if [ ! -e "$source/pc-bios/bios-256k.bin" ]; then
-        echo "--firmwarepath=/usr/share/qemu:/usr/share/seabios:\
-/usr/lib/ipxe/qemu"
+        echo "--firmwarepath=$(echo $firmware | tr ' ' :)"
     fi
     if [ -e "$source/subprojects/keycodemapdb/README" ]; then
         echo "--disable-download"
@@ -88,6 +88,11 @@ then
         echo "error: QEMU's configure failed; see $build/configure.log" >&2
         exit 1
     fi
+    # QEMU that is not installed looks for all its data below this directory.
+    for directory in $firmware; do
+        mkdir -p "qemu-bundle${directory%/*}"
+        ln -sfn "$directory" "qemu-bundle$directory"
+    done
     echo "$cc $args" > "$stamp"
 fi
 
