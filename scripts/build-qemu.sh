@@ -88,13 +88,14 @@ then
         echo "error: QEMU's configure failed; see $build/configure.log" >&2
         exit 1
     fi
-    # QEMU that is not installed looks for all its data below this directory.
-    for directory in $firmware; do
-        mkdir -p "qemu-bundle${directory%/*}"
-        ln -sfn "$directory" "qemu-bundle$directory"
-    done
     echo "$cc $args" > "$stamp"
 fi
+
+# QEMU that is not installed looks for all its data below this directory.
+for directory in $firmware; do
+    mkdir -p "qemu-bundle${directory%/*}"
+    ln -sfn "$directory" "qemu-bundle$directory"
+done
 
 # Nothing of the lock may be inherited by a compiler's daemon.
 [ $# -gt 0 ] || set -- $tools
