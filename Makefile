@@ -10,6 +10,7 @@ SERIES := $(PYTHON) scripts/series.py
 CHECK := $(PYTHON) scripts/check.py $(if $(V),--verbose)
 
 # What a user may set; see `make help`.
+SERIES_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/qemu-failsafe
 export QEMU_SRC TREE CONFIGURE_ARGS SERIES_CACHE
 
 TOOLS := qemu-system-x86_64 qemu-img qemu-io qemu-nbd qemu-storage-daemon

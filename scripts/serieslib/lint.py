@@ -112,5 +112,8 @@ def _checkpatch(project, files):
                                project.build_dir / 'lint-mails')
     for mail in paths[1:]:
         errors, warnings, report = checkpatch.run(project, base, mail)
-        if errors or warnings:
+        if errors:
             yield f'{mail.name}: checkpatch:\n{report}'
+        elif warnings:
+            # A judgement: shown, and left to the reviewer.
+            print(f'{mail.name}: checkpatch warns:\n{report}')

@@ -8,7 +8,7 @@ posted is its owner's decision.
 import shutil
 import sys
 
-from . import checkpatch, pin, snapshot
+from . import checkpatch, pin, snapshot, upstream
 from .build import build, tip
 from .git import Failure
 from .snapshot import COVER
@@ -31,8 +31,15 @@ def export(project, files, directory):
     cover = files[COVER].data.decode() if COVER in files else ''
     project.git.run('config', 'branch.mails.description', cover)
     args[-1] = f'{base}..mails'
-    project.git.run(*args)
+    project.git.run(*args, env=_sender(project, last))
     return base, sorted(directory.glob('*.patch'))
+
+
+def _sender(project, commit):
+    """The cover letter comes from the author of the last patch."""
+    show = project.git.lines('show', '-s', '--format=%an%n%ae%n%aD', commit)
+    return dict(zip(('GIT_COMMITTER_NAME', 'GIT_COMMITTER_EMAIL',
+                     'GIT_COMMITTER_DATE'), show))
 
 
 def write(project):
@@ -50,6 +57,9 @@ def write(project):
     version = pin.read(files)['QEMU_VERSION']
     print(f'{directory}: cover letter and {len(mails) - 1} mails on QEMU '
           f'{version}, checkpatch.txt; nothing was sent')
+    if upstream.is_import(project.git, base):
+        print('the base-commit is an import that only these tools know: to '
+              'post the mails, make them with QEMU_SRC= a git checkout')
 
 
 def range_diff(project, rev):

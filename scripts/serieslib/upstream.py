@@ -18,6 +18,7 @@ from typing import NamedTuple
 from .git import Git, Failure
 
 _IMPORT = 'refs/series/import'
+# Who imports are attributed to, and when: fixed, for the ids' sake.
 _IDENT = b'QEMU <qemu-devel@nongnu.org> 0 +0000'
 
 
@@ -133,6 +134,12 @@ def _fast_import(git, contents):
     if feed.returncode:
         raise Failure(f'git fast-import: {message.strip()}')
     return git.resolve(_IMPORT)
+
+
+def is_import(git, commit):
+    """Whether @commit was made from files, and is unknown to upstream."""
+    ident = git.text('show', '-s', '--format=%an <%ae>', commit)
+    return _IDENT.startswith(ident.encode())
 
 
 def version(git, commit):

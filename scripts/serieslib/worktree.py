@@ -46,7 +46,8 @@ class Worktree:
     def require_clean(self):
         if self.rebasing():
             raise Failure(f'{self.path}: a rebase, merge or cherry-pick is '
-                          'under way; finish or abort it first')
+                          'under way: finish it or give it up first (that of '
+                          'make rebase: with CONTINUE=1 or ABORT=1)')
         changed = self.git.lines('status', '--porcelain')
         if changed:
             shown = '\n'.join('  ' + line for line in changed[:10])

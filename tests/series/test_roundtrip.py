@@ -9,7 +9,7 @@ from support import SeriesTest, git
 class RoundTrip(SeriesTest):
 
     def test_empty_series(self):
-        tip = self.tip()
+        base = self.tip()
         self.assertEqual(base, self.tip())
         self.assertIn('0 commits', self.tool('tree'))
         self.assertIn('nothing to fold', self.tool('fold'))
