@@ -90,8 +90,8 @@ def continuous(work: Path, accel: str, cpus: int) -> None:
     step = {name: max(sample.step[name] for sample in samples[after:])
             / (cycles_per_ns if name == 'tsc' else 1) / 1e9
             for name in base}
-    note(f'{accel}, {cpus} CPUs, clocksource {source}, quiesced for {_STOPPED_S} s; '
-         'largest step forward: ' + ', '.join(
+    note(f'{accel}, -smp {cpus}, clocksource {source}, quiesced for '
+         f'{_STOPPED_S} s; largest step forward: ' + ', '.join(
              f'{name} {seconds:.3f} s' for name, seconds in step.items()))
 
     stalls = accel == 'tcg' or source == 'kvm-clock'

@@ -1,7 +1,7 @@
 """
 A writer for initramfs archives (cpio "newc", see the kernel's
 Documentation/driver-api/early-userspace/buffer-format.rst). The same content
-gives the same bytes: there are no dates and no inode numbers of the host in it.
+gives the same bytes: no dates and no inode numbers of the host are in it.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """

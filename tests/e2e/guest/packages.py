@@ -17,29 +17,49 @@ from pathlib import Path
 
 
 class PackageError(Exception):
-    """A package cannot be had; the text says what to do about it."""
+    """A package cannot be had; the text says why."""
 
 
 def cache_dir() -> Path:
     """The directory of this Debian release in the user's cache."""
-    base = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    cache = os.environ.get('SERIES_CACHE') or os.path.join(
+        os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'),
+        'qemu-failsafe')
     release = platform.freedesktop_os_release()
     codename = release.get('VERSION_CODENAME', release['ID'])
-    return Path(base) / 'qemu-failsafe' / f'guest-{codename}'
+    return Path(cache) / f'guest-{codename}'
+
+
+def _run(tool: str, *args: str,
+         cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    apt = cache_dir() / 'apt'
+    # apt's unprivileged user cannot write into a private directory
+    options = ['-o', 'APT::Sandbox::User=root']
+    if apt.is_dir():
+        options += ['-o', f'Dir::State::lists={apt}/lists',
+                    '-o', f'Dir::Cache={apt}/cache']
+    try:
+        return subprocess.run([tool, *options, *args], cwd=cwd, check=False,
+                              capture_output=True, text=True)
+    except FileNotFoundError:
+        raise PackageError(f'{tool} is not here: the guest is made of Debian '
+                           'packages') from None
 
 
 def _apt(*args: str, cwd: Path | None = None) -> str:
-    try:
-        done = subprocess.run(args, cwd=cwd, capture_output=True, text=True,
-                              check=False)
-    except FileNotFoundError:
-        raise PackageError(f'{args[0]} is not here: the guest is made of '
-                           'Debian packages') from None
+    """Run apt-get or apt-cache; its output."""
+    done = _run(*args, cwd=cwd)
     if done.returncode:
-        raise PackageError(
-            f'"{" ".join(args)}" failed: {done.stderr.strip()}\n'
-            'If the package lists are old, "apt-get update" (as root) '
-            'makes them new.')
+        # The system's package lists may be missing or old; making them new
+        # needs root, so lists of our own are fetched. A source that is not
+        # Debian's may fail here: what counts is the second try.
+        for part in 'lists', 'cache/archives':
+            (cache_dir() / 'apt' / part / 'partial').mkdir(parents=True,
+                                                           exist_ok=True)
+        _run('apt-get', '-q', 'update')
+        done = _run(*args, cwd=cwd)
+    if done.returncode:
+        raise PackageError(f'"{" ".join(args)}" failed: {done.stderr.strip()}')
     return done.stdout
 
 
@@ -49,8 +69,7 @@ def first_dependency(package: str) -> str:
         relation, _, name = line.strip().partition(': ')
         if relation == 'Depends':
             return name
-    raise PackageError(f'apt does not know {package}: run "apt-get update" '
-                       '(as root)')
+    raise PackageError(f'{package} depends on nothing')
 
 
 def unpacked(name: str, package: str | None = None,
@@ -68,11 +87,9 @@ def unpacked(name: str, package: str | None = None,
     tree.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f'{name}.', dir=tree.parent))
     try:
-        # apt's unprivileged user cannot write into a private directory
-        _apt('apt-get', '-q', '-o', 'APT::Sandbox::User=root',
-             'download', package, cwd=work)
+        _apt('apt-get', '-q', 'download', package, cwd=work)
         deb, = work.glob('*.deb')
-        _apt('dpkg', '-x', str(deb), str(work / 'tree'))
+        subprocess.run(['dpkg', '-x', deb, work / 'tree'], check=True)
         # in one step, so that an interrupted run leaves no half tree
         (work / 'tree').rename(tree)
     finally:

@@ -107,6 +107,11 @@ class Channel:
         """Have the guest run a command."""
         self._sock.sendall(command.encode() + b'\n')
 
+    def check(self, start: int = 0) -> None:
+        """Fail if the guest has reported an error since line @start."""
+        for _, line in list(self.lines[start:]):
+            expect(not line.startswith('E '), f'the guest reports: {line}')
+
     def drain(self) -> None:
         """Read what QEMU, which has ended, has left behind."""
         self._reader.join(PATIENCE)
@@ -118,9 +123,8 @@ class Channel:
         deadline = time.monotonic() + patience
         with self._grown:
             while True:
+                self.check(start)
                 for stamp, line in self.lines[start:]:
-                    if line.startswith('E '):
-                        raise Failure(f'the guest reports: {line}')
                     if wanted(line):
                         return stamp, line
                 start = len(self.lines)

@@ -6,6 +6,7 @@ replaced by another one.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 
+import mmap
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
@@ -60,7 +61,7 @@ class Report:
                                                else '')
 
 
-def check(disk: bytes, streams: int, writers: Sequence[int],
+def check(disk: bytes | mmap.mmap, streams: int, writers: Sequence[int],
           acknowledged: Iterable[Record]) -> Report:
     """
     Check a whole disk that was zero before the first of @writers, which ran in
@@ -83,7 +84,8 @@ def check(disk: bytes, streams: int, writers: Sequence[int],
     return report
 
 
-def _check_stream(disk: bytes, stream: int, slots: int, turn: dict[int, int],
+def _check_stream(disk: bytes | mmap.mmap, stream: int, slots: int,
+                  turn: dict[int, int],
                   by_place: dict[tuple[int, int], int],
                   report: Report) -> None:
     base = stream * slots * RECORD

@@ -19,7 +19,7 @@ class Skip(Exception):
     """The case cannot be run here, for this reason."""
 
 
-def expect(promise: object, message: str) -> None:
+def expect(promise: object, message: object) -> None:
     """Fail the case unless the promise is kept."""
     if not promise:
         raise Failure(message)
