@@ -4,9 +4,9 @@
 import ctypes
 import os
 import re
+import select
 import signal
 import subprocess
-import threading
 import time
 from dataclasses import dataclass
 
@@ -40,33 +40,39 @@ def run(name, command, timeout, verbose=False, **popen):
     """Run one test program and print what a reader needs; return a Count."""
     _adopt_orphans()
     begin = time.monotonic()
-    # Errors are shown only for a failing program.
+    reader = _Reader(name, verbose)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, errors='replace', **popen) as program:
-        expired = threading.Event()
-        alarm = threading.Timer(timeout, _expire, (program, expired))
-        alarm.start()
-        reader = _Reader(name, verbose)
-        for line in program.stdout:
-            reader.line(line.rstrip('\n'))
-        program.wait()
-        alarm.cancel()
+                          **popen) as program:
+        try:
+            for line in _lines(program.stdout, begin + timeout):
+                reader.line(line)
+        except TimeoutError:
+            program.kill()
+            reader.failure(f'not finished after {timeout} s')
     _end_orphans()
-    if expired.is_set():
-        reader.failure(f'not finished after {timeout} s')
-    elif program.returncode and not reader.count.failed:
-        reader.failure(f'exit status {program.returncode}')
-    elif reader.planned not in (None, reader.count.total):
-        reader.failure(f'{reader.planned} cases announced, '
-                       f'{reader.count.total} run')
-    elif not reader.count.total:
-        reader.failure('no test case was run')
+    reader.finish(program.returncode)
     if reader.count.failed:
         print(''.join(f'    | {line}\n' for line in reader.tail), end='')
     print(f'  {name}: {reader.count} ({time.monotonic() - begin:.1f} s)',
           flush=True)
     return reader.count
+
+
+def _lines(pipe, deadline):
+    """The lines of @pipe, until its end or a TimeoutError."""
+    rest = b''
+    while True:
+        left = max(0, deadline - time.monotonic())
+        if not select.select([pipe], [], [], left)[0]:
+            raise TimeoutError
+        data = os.read(pipe.fileno(), 65536)
+        *lines, rest = (rest + data).split(b'\n')
+        if not data and rest:
+            lines.append(rest)
+        yield from (line.decode(errors='replace') for line in lines)
+        if not data:
+            return
 
 
 class _Reader:
@@ -102,16 +108,21 @@ class _Reader:
         print(f'  SKIP {self.name}: {case}: {reason or "no reason given"}',
               flush=True)
 
+    def finish(self, status):
+        """Object to what the results alone do not tell."""
+        total = self.count.total
+        if self.count.failed:
+            return
+        if status:
+            self.failure(f'exit status {status}')
+        elif self.planned not in (None, total):
+            self.failure(f'{self.planned} cases announced, {total} run')
+        elif not total:
+            self.failure('no test case was run')
+
     def failure(self, case):
         self.count.failed += 1
         print(f'  FAIL {self.name}: {case}', flush=True)
-
-
-def _expire(program, expired):
-    expired.set()
-    program.kill()
-    # Its children hold the pipe open; end them too or reading never ends.
-    _end_orphans(program.pid)
 
 
 def _adopt_orphans():
@@ -119,8 +130,9 @@ def _adopt_orphans():
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _end_orphans(spare=0):
-    while children := _children() - {spare}:
+def _end_orphans():
+    # Ending one may hand us its own children.
+    while children := _children():
         for pid in children:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
