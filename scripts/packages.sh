@@ -19,21 +19,23 @@ packages="
 [ "$(. /etc/os-release && echo "${VERSION_ID:-}")" = 12 ] ||
     packages="$packages meson"
 
-missing=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' $packages \
-              2>/dev/null | awk '$1 == "installed" { print $2 }' | sort -u |
-          { have=$(cat)
-            for package in $packages; do
-                echo "$have" | grep -qx "$package" || echo "$package"
-            done; })
+have=" $(dpkg-query -W -f '${db:Status-Status}=${Package} ' $packages \
+             2>/dev/null || true)"
+missing=
+for package in $packages; do
+    case $have in
+    *" installed=$package "*) ;;
+    *) missing="$missing $package" ;;
+    esac
+done
 [ -n "$missing" ] || exit 0
 
-missing=$(echo $missing)
 if [ "$(id -u)" != 0 ]; then
     echo "Packages are missing.  As root, run:" >&2
-    echo "  apt-get install --no-install-recommends $missing" >&2
+    echo "  apt-get install --no-install-recommends$missing" >&2
     exit 1
 fi
-echo "installing: $missing"
+echo "installing:$missing"
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update
 apt-get -qq install -y --no-install-recommends $missing >/dev/null

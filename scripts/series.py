@@ -62,6 +62,8 @@ def main():
         COMMANDS[args.command][0](Project(args.root.absolute()), args)
     except Failure as failure:
         sys.exit(f'error: {failure}')
+    except KeyboardInterrupt:
+        sys.exit('interrupted')
 
 
 if __name__ == '__main__':

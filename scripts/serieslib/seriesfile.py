@@ -32,7 +32,7 @@ def parse(files):
     if SERIES not in files:
         raise Failure(f'{SERIES}: missing')
     entries, lead = [], []
-    text = files[SERIES].data.decode()
+    text = files[SERIES].data.decode(errors='replace')
     for number, line in enumerate(text.splitlines(), 1):
         word = line.strip()
         where = f'{SERIES}:{number}'

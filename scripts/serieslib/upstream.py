@@ -7,11 +7,13 @@ same ids from the same source.
 """
 
 import hashlib
+import lzma
 import os
 import re
 import stat
 import subprocess
 import tarfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,7 +114,8 @@ def _read_tarball(path):
                 elif member.isreg() or member.islnk():
                     mode = '100755' if member.mode & 0o100 else '100644'
                     yield name, mode, tar.extractfile(member).read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError,
+            OSError) as error:
         raise Failure(f'{path}: not a readable tarball: {error}') from error
 
 

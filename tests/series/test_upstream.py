@@ -74,6 +74,12 @@ class Upstream(SeriesTest):
         said = self.tool('build', source=self.top / 'x.tar', fails=True)
         self.assertIn('x.tar', said)
 
+    def test_truncated_tarball(self):
+        path = self.tarball()
+        path.write_bytes(path.read_bytes()[:-200])
+        said = self.tool('build', source=path, fails=True)
+        self.assertIn(str(path), said)
+
     def test_other_version(self):
         self.write(self.upstream, {'VERSION': '2.0.0\n'})
         said = self.tool('build', fails=True)
