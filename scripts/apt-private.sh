@@ -17,18 +17,15 @@ die() {
     exit 1
 }
 
-# The configured mirror of Debian's main archive.  Its origin is known once
-# `apt-get update` has been run; before that, take the release's own name.
+# The configured mirror of Debian's main archive.  apt knows whose archive is
+# whose once it has fetched its lists; before that, go by the release's name.
 mirror() {
+    apt-get indextargets --format '$(ORIGIN)/$(LABEL) $(REPO_URI)' \
+        'Created-By: Packages' 'Component: main' |
+        sed -n 's,^Debian/Debian ,,p' | grep . && return
     codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
-    apt-get indextargets \
-        --format '$(ORIGIN) $(LABEL) $(RELEASE) $(COMPONENT) $(REPO_URI)' \
-        'Created-By: Packages' |
-    awk -v codename="$codename" '
-        $(NF - 1) != "main" { next }
-        $1 == "Debian" && $2 == "Debian" { known = known ? known : $NF }
-        $(NF - 2) == codename            { named = named ? named : $NF }
-        END { print known ? known : named }'
+    apt-get update --print-uris |
+        sed -n "s,^'\(.*\)/dists/$codename/InRelease' .*,\1,p"
 }
 
 [ $# -ge 3 ] || die "usage: apt-private.sh download|source SUITE PACKAGE..."
@@ -41,7 +38,7 @@ source) type=deb-src ;;
 *) die "$action: neither download nor source" ;;
 esac
 
-uri=$(mirror)
+uri=$(mirror | head -n 1)
 [ -n "$uri" ] || die "apt has no mirror of Debian's main archive configured"
 for keyring in /usr/share/keyrings/debian-archive-keyring.gpg \
                /usr/share/keyrings/debian-archive-keyring.pgp; do
