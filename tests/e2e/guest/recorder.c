@@ -4,7 +4,8 @@
  * The guest workload: every disk is split into STREAMS regions, and one
  * process per region appends numbered, checksummed records to it, each in one
  * O_DIRECT write that is on stable storage before the record is acknowledged
- * with a line "A <stream> <number>" on stdout (-q: no acknowledgements).
+ * with a line "A <stream> <number>" on stdout. With -q it is nothing but a
+ * load: no acknowledgements, and a region that is full is begun anew.
  * A region is continued after its last valid record, whoever wrote that, so
  * that a second VM can take over; "S <stream> <number>" says where it begins.
  *
@@ -139,9 +140,9 @@ static int open_disk(const char *disk, bool dsync)
     }
 }
 
-static void append_records(const char *disk, uint32_t instance,
-                           uint32_t stream, unsigned region, unsigned regions,
-                           bool quiet)
+static _Noreturn void append_records(const char *disk, uint32_t instance,
+                                     uint32_t stream, unsigned region,
+                                     unsigned regions, bool quiet)
 {
     bool dsync = region & 1;
     int fd = open_disk(disk, dsync);
@@ -162,7 +163,14 @@ static void append_records(const char *disk, uint32_t instance,
     printf("S %" PRIu32 " %" PRIu64 "\n", stream, number);
     fflush(stdout);
 
-    for (; number < slots; number++) {
+    for (;; number++) {
+        if (number == slots) {
+            if (!quiet) {
+                errno = ENOSPC;
+                die("append", disk);
+            }
+            number = 0;
+        }
         record_fill(r, instance, stream, number);
         if (pwrite(fd, r, sizeof(*r), base + number * sizeof(*r))
             != sizeof(*r)) {
@@ -176,8 +184,6 @@ static void append_records(const char *disk, uint32_t instance,
             fflush(stdout);
         }
     }
-    errno = ENOSPC;
-    die("append", disk);
 }
 
 int main(int argc, char **argv)

@@ -21,10 +21,12 @@ _FLOCK = struct.Struct('hhqqi4x')
 _F_OFD_GETLK = 36
 
 
-def create(path: Path, fmt: str, size: int) -> Path:
+def create(path: Path, fmt: str, size: int,
+           preallocation: str = 'off') -> Path:
     """Make an empty image."""
-    subprocess.run([QEMU_BIN / 'qemu-img', 'create', '-q', '-f', fmt, path,
-                    str(size)], check=True)
+    subprocess.run([QEMU_BIN / 'qemu-img', 'create', '-q', '-f', fmt,
+                    '-o', f'preallocation={preallocation}', path, str(size)],
+                   check=True)
     return path
 
 
