@@ -237,8 +237,13 @@ class Guest(QEMUMachine):
 
     def await_quiesced(self, token: str) -> dict:
         """The VM_QUIESCED event of this token."""
-        event = self.events_wait([('VM_QUIESCED', {'data': {'token': token}}),
-                                  ('VM_QUIESCE_FAILED', None)], PATIENCE)
+        try:
+            event = self.events_wait(
+                [('VM_QUIESCED', {'data': {'token': token}}),
+                 ('VM_QUIESCE_FAILED', None)], PATIENCE)
+        except TimeoutError:
+            raise Failure('neither VM_QUIESCED nor VM_QUIESCE_FAILED in '
+                          f'{PATIENCE} s') from None
         expect(event['event'] == 'VM_QUIESCED', event)
         return event
 
