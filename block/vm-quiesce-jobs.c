@@ -1,0 +1,69 @@
+/*
+ * Quiesced run state: jobs
+ *
+ * Jobs are cancelled: one that is merely paused keeps its nodes writable, so
+ * that they could not be inactivated, and would have to be found again by the
+ * VM's next host anyway.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/job.h"
+#include "system/vm-quiesce.h"
+
+static Job *next_open_job_locked(Job *job)
+{
+    do {
+        job = job_next_locked(job);
+    } while (job && job_is_completed_locked(job));
+    return job;
+}
+
+static void jobs_quiesce_stop(VMQuiesceParticipant *p)
+{
+    Job *job, *next;
+
+    JOB_LOCK_GUARD();
+
+    for (job = next_open_job_locked(NULL); job; job = next) {
+        /* Cancelling may end the job at once */
+        job_ref_locked(job);
+        job_cancel_locked(job, true);
+        next = next_open_job_locked(job);
+        job_unref_locked(job);
+    }
+}
+
+static VMQuiesceResult jobs_quiesce_poll(VMQuiesceParticipant *p,
+                                         VmQuiescePhase phase, Error **errp)
+{
+    g_autoptr(GString) open = g_string_new(NULL);
+    Job *job = NULL;
+
+    JOB_LOCK_GUARD();
+
+    while ((job = next_open_job_locked(job))) {
+        g_string_append_printf(open, "%sjob '%s' (%s) has not ended",
+                               open->len ? "; " : "",
+                               job->id ?: "", job_type_str(job));
+    }
+    if (open->len) {
+        error_setg(errp, "%s", open->str);
+        return VM_QUIESCE_BUSY;
+    }
+    return VM_QUIESCE_DONE;
+}
+
+static VMQuiesceParticipant jobs_participant = {
+    .name = "block-jobs",
+    .order = VM_QUIESCE_ORDER_BACKENDS,
+    .stop = jobs_quiesce_stop,
+    .poll = jobs_quiesce_poll,
+};
+
+static void __attribute__((__constructor__)) jobs_quiesce_init(void)
+{
+    vm_quiesce_register(&jobs_participant);
+}

@@ -1,0 +1,52 @@
+/*
+ * Quiesced run state: outgoing migration
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "migration.h"
+#include "migration/misc.h"
+#include "migration/vm-quiesce.h"
+#include "qapi/error.h"
+#include "system/vm-quiesce.h"
+
+bool migration_quiesce_possible(Error **errp)
+{
+    if (migration_in_postcopy() || migration_in_incoming_postcopy()) {
+        error_setg(errp, "The VM cannot be quiesced during postcopy: "
+                   "guest RAM is spread over two hosts");
+        return false;
+    }
+    return true;
+}
+
+static void migration_quiesce_stop(VMQuiesceParticipant *p)
+{
+    if (migration_is_running()) {
+        migration_cancel();
+    }
+}
+
+static VMQuiesceResult migration_quiesce_poll(VMQuiesceParticipant *p,
+                                              VmQuiescePhase phase,
+                                              Error **errp)
+{
+    if (migration_is_running()) {
+        error_setg(errp, "the outgoing migration has not ended");
+        return VM_QUIESCE_BUSY;
+    }
+    return VM_QUIESCE_DONE;
+}
+
+static VMQuiesceParticipant migration_participant = {
+    .name = "migration",
+    .order = VM_QUIESCE_ORDER_BACKENDS,
+    .stop = migration_quiesce_stop,
+    .poll = migration_quiesce_poll,
+};
+
+static void __attribute__((__constructor__)) migration_quiesce_init(void)
+{
+    vm_quiesce_register(&migration_participant);
+}

@@ -1,0 +1,790 @@
+/*
+ * Test of the quiesced run state: disks
+ *
+ * What is promised is checked from outside: another process can lock the
+ * image for writing, and the file does not change, whatever is tried with the
+ * quiesced VM.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include "libqos/libqos-pc.h"
+#include "libqos/malloc-pc.h"
+#include "libqos/pci-pc.h"
+#include "libqos/virtio.h"
+#include "libqos/virtio-pci.h"
+#include "qemu/bswap.h"
+#include "qemu/timer.h"
+#include "qobject/qdict.h"
+#include "qobject/qlist.h"
+#include "standard-headers/linux/virtio_blk.h"
+#include "standard-headers/linux/virtio_scsi.h"
+#include "vm-quiesce-util.h"
+
+#define IMAGE_SIZE (16 * 1024 * 1024)
+#define SECTOR 512
+
+static char *tmpdir;
+
+/* Images and other processes */
+
+static char *tmpfile_name(const char *name)
+{
+    return g_strdup_printf("%s/%s", tmpdir, name);
+}
+
+static int run(char **argv)
+{
+    g_autofree char *err = NULL;
+    int status;
+
+    g_assert_true(g_spawn_sync(NULL, argv, NULL,
+                               G_SPAWN_SEARCH_PATH |
+                               G_SPAWN_STDOUT_TO_DEV_NULL,
+                               NULL, NULL, NULL, &err, &status, NULL));
+    return status;
+}
+
+static char *qemu_img(void)
+{
+    const char *path = getenv("QTEST_QEMU_IMG");
+
+    g_assert_nonnull(path);
+    return (char *)path;
+}
+
+static char *make_image(const char *format)
+{
+    g_autofree char *size = g_strdup_printf("%d", IMAGE_SIZE);
+    char *path = tmpfile_name("image");
+    char *argv[] = { qemu_img(), (char *)"create", (char *)"-q", (char *)"-f",
+                     (char *)format, path, size, NULL };
+
+    g_assert_cmpint(run(argv), ==, 0);
+    return path;
+}
+
+/* Whether another process can open @path and write to it. */
+static bool can_write(const char *path, const char *format)
+{
+    /* One write, of what is there already in a new image: zeroes */
+    char *argv[] = { qemu_img(), (char *)"bench", (char *)"-w", (char *)"-q",
+                     (char *)"-c", (char *)"1", (char *)"--pattern=0",
+                     (char *)"-o", (char *)"8M", (char *)"-f", (char *)format,
+                     (char *)path, NULL };
+
+    return run(argv) == 0;
+}
+
+static char *checksum(const char *path)
+{
+    g_autofree char *data = NULL;
+    gsize len;
+
+    g_assert_true(g_file_get_contents(path, &data, &len, NULL));
+    return g_compute_checksum_for_data(G_CHECKSUM_SHA256, (guchar *)data, len);
+}
+
+static uint8_t byte_at(const char *path, off_t offset)
+{
+    int fd = open(path, O_RDONLY);
+    uint8_t byte;
+
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(pread(fd, &byte, 1, offset), ==, 1);
+    close(fd);
+    return byte;
+}
+
+/* Runs in the child: a failed test leaves nothing behind */
+static void die_with_parent(gpointer unused)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+/* A storage daemon that is ready */
+static GPid start_daemon(const char *args)
+{
+    const char *binary = getenv("QTEST_QEMU_STORAGE_DAEMON_BINARY");
+    g_autofree char *pidfile = tmpfile_name("pid");
+    g_autofree char *cmd = g_strdup_printf("%s %s --pidfile %s", binary, args,
+                                           pidfile);
+    g_auto(GStrv) argv = NULL;
+    GPid pid;
+
+    g_assert_nonnull(binary);
+    g_assert_true(g_shell_parse_argv(cmd, NULL, &argv, NULL));
+    g_assert_true(g_spawn_async(NULL, argv, NULL,
+                                G_SPAWN_SEARCH_PATH |
+                                G_SPAWN_STDOUT_TO_DEV_NULL |
+                                G_SPAWN_DO_NOT_REAP_CHILD,
+                                die_with_parent, NULL, &pid, NULL));
+    /* Written when everything else is done, removed at exit */
+    while (!g_file_test(pidfile, G_FILE_TEST_EXISTS)) {
+        g_assert_cmpint(waitpid(pid, NULL, WNOHANG), ==, 0);
+        g_usleep(1000);
+    }
+    return pid;
+}
+
+static void stop_daemon(GPid pid)
+{
+    kill(pid, SIGCONT);
+    kill(pid, SIGTERM);
+    g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
+}
+
+/* A process that holds the image's write lock */
+static GPid hold_lock(const char *path, const char *format)
+{
+    g_autofree char *sock = tmpfile_name("holder");
+    g_autofree char *args = g_strdup_printf(
+        "--blockdev %s,node-name=n,file.driver=file,file.filename=%s "
+        "--nbd-server addr.type=unix,addr.path=%s "
+        "--export nbd,id=e,node-name=n,writable=on", format, path, sock);
+
+    return start_daemon(args);
+}
+
+/* Disks */
+
+typedef struct Disk {
+    const char *name;
+    const char *args;
+    /* QOM path of the device that owns the block backend */
+    const char *path;
+} Disk;
+
+static const Disk disks[] = {
+    { "virtio-blk", "-device virtio-blk-pci,id=dev,drive=disk",
+      "/machine/peripheral/dev/virtio-backend" },
+    { "virtio-blk-ioeventfd-off",
+      "-device virtio-blk-pci,id=dev,drive=disk,ioeventfd=off",
+      "/machine/peripheral/dev/virtio-backend" },
+    { "virtio-blk-iothread",
+      "-object iothread,id=io "
+      "-device virtio-blk-pci,id=dev,drive=disk,iothread=io",
+      "/machine/peripheral/dev/virtio-backend" },
+    { "virtio-scsi",
+      "-device virtio-scsi-pci -device scsi-hd,id=dev,drive=disk",
+      "/machine/peripheral/dev" },
+    { "virtio-scsi-iothread",
+      "-object iothread,id=io -device virtio-scsi-pci,iothread=io "
+      "-device scsi-hd,id=dev,drive=disk", "/machine/peripheral/dev" },
+    { "ide", "-device ide-hd,id=dev,drive=disk", "/machine/peripheral/dev" },
+    { "ahci",
+      "-device ahci,id=ahci -device ide-hd,bus=ahci.0,id=dev,drive=disk",
+      "/machine/peripheral/dev" },
+    { "nvme", "-device nvme,serial=1,id=dev,drive=disk",
+      "/machine/peripheral/dev" },
+    { "lsi", "-device lsi53c895a -device scsi-hd,id=dev,drive=disk",
+      "/machine/peripheral/dev" },
+};
+
+typedef struct DiskCase {
+    const Disk *disk;
+    const char *format;
+} DiskCase;
+
+/* Things that would write to the image, or make somebody do it */
+static void abuse(QTestState *qts, const char *image)
+{
+    int i;
+
+    for (i = 0; i < 40; i++) {
+        switch (g_test_rand_int_range(0, 13)) {
+        case 0:
+            qobject_unref(qtest_qmp(qts, "{ 'execute': 'cont' }"));
+            break;
+        case 1:
+            qobject_unref(qtest_qmp(qts, "{ 'execute': 'system_reset' }"));
+            break;
+        case 2:
+            qobject_unref(qtest_qmp(qts, "{ 'execute': 'blockdev-set-active',"
+                                    "  'arguments': { 'active': true } }"));
+            break;
+        case 3:
+            qobject_unref(qtest_qmp(qts, "{ 'execute': 'device_del',"
+                                    "  'arguments': { 'id': 'dev' } }"));
+            break;
+        case 4:
+            qobject_unref(qtest_qmp(qts, "{ 'execute': 'blockdev-add',"
+                                    "  'arguments': { 'driver': 'file',"
+                                    "    'node-name': 'other',"
+                                    "    'filename': %s } }", image));
+            break;
+        case 5:
+            qobject_unref(qtest_qmp(qts, "{ 'execute': 'block_resize',"
+                                    "  'arguments': { 'node-name': 'disk',"
+                                    "    'size': %d } }", IMAGE_SIZE * 2));
+            break;
+        case 6:
+            qobject_unref(qtest_qmp(
+                qts, "{ 'execute': 'blockdev-snapshot-internal-sync',"
+                "  'arguments': { 'device': 'disk', 'name': 's' } }"));
+            break;
+        case 7:
+            qobject_unref(qtest_qmp(qts, "{ 'execute': 'migrate',"
+                                    "  'arguments': {"
+                                    "    'uri': 'exec:cat >/dev/null' } }"));
+            break;
+        case 8:
+            g_free(qtest_hmp(qts, "qemu-io disk \"write 0 64k\""));
+            break;
+        case 9:
+            g_free(qtest_hmp(qts, "savevm s"));
+            break;
+        case 10:
+            g_free(qtest_hmp(qts, "commit all"));
+            break;
+        case 11:
+            qobject_unref(qtest_qmp(qts, "{ 'execute': 'vm-unquiesce',"
+                                    "  'arguments': { 'token': 'x' } }"));
+            break;
+        case 12:
+            qtest_clock_step(qts, NANOSECONDS_PER_SECOND);
+            break;
+        }
+        vmq_assert_status(qts, "quiesced");
+    }
+}
+
+static void test_disk(const void *opaque)
+{
+    const DiskCase *c = opaque;
+    g_autofree char *image = make_image(c->format);
+    QTestState *qts = qtest_initf(
+        "-machine pc -blockdev file,node-name=file,filename=%s "
+        "-blockdev %s,node-name=disk,file=file %s",
+        image, c->format, c->disk->args);
+    g_autofree char *token = NULL, *before = NULL, *after = NULL;
+    GPid holder;
+    int i;
+
+    g_assert_false(can_write(image, c->format));
+
+    for (i = 0; i < 8; i++) {
+        g_free(qtest_hmp(qts, "qemu-io -d %s \"aio_write -q -P %d %dk 64k\"",
+                         c->disk->path, 0xa0 + i, i * 64));
+    }
+    token = vmq_quiesce(qts);
+
+    /* What was in flight is there, and somebody else may take over */
+    if (g_str_equal(c->format, "raw")) {
+        for (i = 0; i < 8; i++) {
+            g_assert_cmphex(byte_at(image, i * 64 * 1024), ==, 0xa0 + i);
+        }
+    }
+    before = checksum(image);
+    abuse(qts, image);
+    after = checksum(image);
+    g_assert_cmpstr(before, ==, after);
+    g_assert_true(can_write(image, c->format));
+
+    holder = hold_lock(image, c->format);
+    vmq_assert_unquiesce_fails(qts, token, "Node '");
+    vmq_assert_unquiesce_fails(qts, token, "Failed to get");
+    vmq_assert_status(qts, "quiesced");
+    abuse(qts, image);
+    stop_daemon(holder);
+    g_assert_true(can_write(image, c->format));
+
+    vmq_unquiesce(qts, token);
+    vmq_assert_status(qts, "paused");
+    g_assert_false(can_write(image, c->format));
+    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    g_free(qtest_hmp(qts, "qemu-io -d %s \"write -q -P 1 0 64k\"",
+                     c->disk->path));
+    qtest_quit(qts);
+    g_assert_true(can_write(image, c->format));
+    unlink(image);
+}
+
+/* Requests that failed, and that the device keeps */
+
+typedef struct Held {
+    QTestState *qts;
+    char *image;
+} Held;
+
+static Held held_start(const char *device)
+{
+    Held h = { .image = make_image("raw") };
+
+    h.qts = qtest_initf(
+        "-machine pc -blockdev file,node-name=file,filename=%s "
+        "-blockdev blkdebug,node-name=disk,image=file,"
+        "inject-error.0.event=pwritev,inject-error.0.iotype=write,"
+        "inject-error.0.once=on %s", h.image, device);
+    return h;
+}
+
+/* The first write has been submitted, and has failed */
+static void held_check(Held *h)
+{
+    g_autofree char *before = checksum(h->image);
+    g_autofree char *after = NULL, *token = NULL;
+    QDict *data;
+
+    qtest_qmp_eventwait(h->qts, "STOP");
+    vmq_assert_status(h->qts, "io-error");
+    g_assert_cmpint(vmq_held_requests(h->qts), ==, 1);
+
+    token = vmq_start(h->qts, 60000);
+    data = vmq_wait(h->qts, "VM_QUIESCED", token);
+    g_assert_cmpint(qdict_get_int(data, "held-requests"), ==, 1);
+    qobject_unref(data);
+
+    abuse(h->qts, h->image);
+    g_assert_cmpint(vmq_held_requests(h->qts), ==, 1);
+    after = checksum(h->image);
+    g_assert_cmpstr(before, ==, after);
+
+    /* Not replayed before the VM runs */
+    vmq_unquiesce(h->qts, token);
+    g_free(after);
+    after = checksum(h->image);
+    g_assert_cmpstr(before, ==, after);
+    g_assert_cmpint(vmq_held_requests(h->qts), ==, 1);
+
+    qtest_qmp_assert_success(h->qts, "{ 'execute': 'cont' }");
+    while (byte_at(h->image, 0) != 0x5a) {
+        g_usleep(1000);
+    }
+    g_assert_cmpint(vmq_held_requests(h->qts), ==, 0);
+    qtest_quit(h->qts);
+    unlink(h->image);
+    g_free(h->image);
+}
+
+static void test_held_ide(void)
+{
+    Held h = held_start("-device ide-hd,drive=disk,bus=ide.0,werror=stop,"
+                        "rerror=stop");
+
+    vmq_ide_write(h.qts, 0x5a);
+    held_check(&h);
+}
+
+typedef struct Virtio {
+    QTestState *qts;
+    QGuestAllocator alloc;
+    QPCIBus *bus;
+    QVirtioPCIDevice *dev;
+    QVirtQueue *vq[3];
+    int num_queues;
+} Virtio;
+
+/* Drive the virtio device in slot 4 */
+static void virtio_start(Virtio *v, QTestState *qts, int num_queues)
+{
+    QPCIAddress addr = { .devfn = QPCI_DEVFN(4, 0) };
+    QVirtioDevice *vdev;
+    uint64_t features;
+    int i;
+
+    v->qts = qts;
+    v->num_queues = num_queues;
+    pc_alloc_init(&v->alloc, qts, 0);
+    v->bus = qpci_new_pc(qts, &v->alloc);
+    v->dev = virtio_pci_new(v->bus, &addr);
+    g_assert_nonnull(v->dev);
+    vdev = &v->dev->vdev;
+    qvirtio_pci_device_enable(v->dev);
+    qvirtio_start_device(vdev);
+    features = qvirtio_get_features(vdev);
+    features &= ~(QVIRTIO_F_BAD_FEATURE | 1ull << VIRTIO_RING_F_INDIRECT_DESC |
+                  1ull << VIRTIO_RING_F_EVENT_IDX);
+    qvirtio_set_features(vdev, features);
+    for (i = 0; i < num_queues; i++) {
+        v->vq[i] = qvirtqueue_setup(vdev, &v->alloc, i);
+    }
+    qvirtio_set_driver_ok(vdev);
+}
+
+/* Submit @header and a sector of 0x5a if @data; returns the reply's address */
+static uint64_t virtio_submit(Virtio *v, const void *header, size_t len,
+                              bool data, size_t reply_len)
+{
+    QVirtQueue *vq = v->vq[v->num_queues - 1];
+    uint64_t addr = guest_alloc(&v->alloc, len + SECTOR + reply_len);
+    uint64_t reply = addr + len + SECTOR;
+    uint32_t head;
+
+    qtest_memwrite(v->qts, addr, header, len);
+    qtest_memset(v->qts, addr + len, 0x5a, SECTOR);
+    qtest_memset(v->qts, reply, 0xff, reply_len);
+
+    head = qvirtqueue_add(v->qts, vq, addr, len, false, true);
+    if (data) {
+        qvirtqueue_add(v->qts, vq, addr + len, SECTOR, false, true);
+    }
+    qvirtqueue_add(v->qts, vq, reply, reply_len, true, false);
+    qvirtqueue_kick(v->qts, &v->dev->vdev, vq, head);
+    return reply;
+}
+
+static void virtio_cleanup(Virtio *v)
+{
+    int i;
+
+    for (i = 0; i < v->num_queues; i++) {
+        qvirtqueue_cleanup(v->dev->vdev.bus, v->vq[i], &v->alloc);
+    }
+    qos_object_destroy((QOSGraphObject *)v->dev);
+    qpci_free_pc(v->bus);
+    alloc_destroy(&v->alloc);
+}
+
+static void virtio_blk_write(Virtio *v)
+{
+    const struct virtio_blk_outhdr header = {
+        .type = cpu_to_le32(VIRTIO_BLK_T_OUT),
+    };
+
+    virtio_submit(v, &header, sizeof(header), true, 1);
+}
+
+static void test_held_virtio_blk(void)
+{
+    Held h = held_start("-device virtio-blk-pci,addr=4,drive=disk,"
+                        "werror=stop,rerror=stop");
+    Virtio v;
+
+    virtio_start(&v, h.qts, 1);
+    virtio_blk_write(&v);
+    virtio_cleanup(&v);
+    held_check(&h);
+}
+
+static void test_held_virtio_scsi(void)
+{
+    Held h = held_start("-device virtio-scsi-pci,addr=4 -device scsi-hd,"
+                        "drive=disk,werror=stop,rerror=stop");
+    struct virtio_scsi_cmd_req req = { .lun = { 1, 0, 0x40 } };
+    uint64_t reply;
+    Virtio v;
+
+    virtio_start(&v, h.qts, 3);
+
+    /* TEST UNIT READY takes the unit attention */
+    reply = virtio_submit(&v, &req, sizeof(req), false,
+                          sizeof(struct virtio_scsi_cmd_resp));
+    while (qtest_readb(h.qts, reply +
+                       offsetof(struct virtio_scsi_cmd_resp, response))) {
+        g_usleep(1000);
+    }
+
+    /* WRITE (10), one block */
+    req.cdb[0] = 0x2a;
+    req.cdb[8] = 1;
+    virtio_submit(&v, &req, sizeof(req), true,
+                  sizeof(struct virtio_scsi_cmd_resp));
+    virtio_cleanup(&v);
+    held_check(&h);
+}
+
+/* Back ends that fail or hang */
+
+static void test_flush_error(void)
+{
+    g_autofree char *image = make_image("raw");
+    QTestState *qts = qtest_initf(
+        "-machine pc -blockdev file,node-name=file,filename=%s "
+        "-blockdev blkdebug,node-name=debug,image=file,"
+        "inject-error.0.event=flush_to_disk,inject-error.0.errno=28,"
+        "inject-error.0.once=on -blockdev raw,node-name=disk,file=debug "
+        "-device ide-hd,id=dev,drive=disk", image);
+    g_autofree char *token = vmq_start(qts, 60000);
+    g_autofree char *second = NULL, *error = NULL;
+    QDict *data;
+
+    /* It makes a difference only if there is something to flush */
+    qobject_unref(vmq_wait(qts, "VM_QUIESCED", token));
+    vmq_unquiesce(qts, token);
+    g_free(qtest_hmp(qts, "qemu-io -d /machine/peripheral/dev "
+                     "\"aio_write -q 0 64k\""));
+
+    g_free(token);
+    token = vmq_start(qts, 60000);
+    data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
+    error = vmq_participant_error(data, "block");
+    g_assert_nonnull(strstr(error, "node 'disk': flush failed: No space left"));
+    qobject_unref(data);
+    vmq_assert_status(qts, "paused");
+    vmq_assert_error(qtest_qmp(qts, "{ 'execute': 'cont' }"),
+                     "is not permitted until 'vm-unquiesce'");
+    g_assert_false(can_write(image, "raw"));
+
+    /* Again, after repair, with a token of its own */
+    second = vmq_start(qts, 60000);
+    g_assert_cmpstr(token, !=, second);
+    qobject_unref(vmq_wait(qts, "VM_QUIESCED", second));
+    g_assert_true(can_write(image, "raw"));
+    vmq_assert_unquiesce_fails(qts, token, "does not match");
+    vmq_unquiesce(qts, second);
+    qtest_quit(qts);
+    unlink(image);
+}
+
+/* A failed attempt can be given up */
+static void test_flush_error_undo(void)
+{
+    g_autofree char *image = make_image("raw");
+    QTestState *qts = qtest_initf(
+        "-machine pc -blockdev file,node-name=file,filename=%s "
+        "-blockdev blkdebug,node-name=debug,image=file,"
+        "inject-error.0.event=flush_to_disk "
+        "-blockdev raw,node-name=disk,file=debug "
+        "-device ide-hd,id=dev,drive=disk", image);
+    g_autofree char *token = NULL;
+
+    g_free(qtest_hmp(qts, "qemu-io -d /machine/peripheral/dev "
+                     "\"aio_write -q 0 64k\""));
+    token = vmq_start(qts, 60000);
+    qobject_unref(vmq_wait(qts, "VM_QUIESCE_FAILED", token));
+    vmq_unquiesce(qts, token);
+    vmq_assert_status(qts, "paused");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    vmq_assert_status(qts, "running");
+    qtest_quit(qts);
+    unlink(image);
+}
+
+/*
+ * An NBD server that does not answer: the monitor does; the culprit is named;
+ * when the server goes on, the state is reached.
+ */
+static void test_hung_nbd(void)
+{
+    g_autofree char *image = make_image("raw");
+    g_autofree char *sock = tmpfile_name("nbd");
+    g_autofree char *args = g_strdup_printf(
+        "--blockdev file,node-name=n,filename=%s "
+        "--nbd-server addr.type=unix,addr.path=%s "
+        "--export nbd,id=e,node-name=n,writable=on", image, sock);
+    GPid server = start_daemon(args);
+    QTestState *qts = qtest_initf(
+        "-machine pc -blockdev nbd,node-name=disk,export=n,server.type=unix,"
+        "server.path=%s -device ide-hd,id=dev,drive=disk", sock);
+    g_autofree char *token = NULL, *error = NULL;
+    QDict *data;
+
+    kill(server, SIGSTOP);
+    g_free(qtest_hmp(qts, "qemu-io -d /machine/peripheral/dev "
+                     "\"aio_write -q -P 90 0 64k\""));
+
+    token = vmq_start(qts, 200);
+    vmq_assert_status(qts, "paused");
+    data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
+    error = vmq_participant_error(data, "block");
+    g_assert_cmpstr(error, ==, "node 'disk': 1 request in flight");
+    qobject_unref(data);
+
+    vmq_assert_status(qts, "paused");
+    vmq_assert_error(qtest_qmp(qts, "{ 'execute': 'cont' }"),
+                     "is not permitted until 'vm-unquiesce'");
+    vmq_assert_unquiesce_fails(qts, token, "node 'disk': 1 request in flight");
+    g_assert_cmpint(byte_at(image, 0), ==, 0);
+
+    kill(server, SIGCONT);
+    qobject_unref(vmq_wait(qts, "VM_QUIESCED", token));
+    vmq_assert_status(qts, "quiesced");
+    g_assert_cmpint(byte_at(image, 0), ==, 90);
+
+    vmq_unquiesce(qts, token);
+    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    qtest_quit(qts);
+    stop_daemon(server);
+    unlink(image);
+    unlink(sock);
+}
+
+/* A vhost-user back end: its rings come back, or the failure has a name */
+static void test_vhost_user(const void *opaque)
+{
+    bool hung = opaque;
+    g_autofree char *image = make_image("raw");
+    g_autofree char *sock = tmpfile_name("vhost-user");
+    g_autofree char *args = g_strdup_printf(
+        "--blockdev file,node-name=n,filename=%s "
+        "--export vhost-user-blk,id=e,addr.type=unix,addr.path=%s,"
+        "node-name=n,writable=on", image, sock);
+    GPid server = start_daemon(args);
+    QTestState *qts = qtest_initf(
+        "-machine pc,memory-backend=mem -m 64 "
+        "-object memory-backend-memfd,id=mem,size=64M,share=on "
+        "-chardev socket,id=c,path=%s "
+        "-device vhost-user-blk-pci,addr=4,chardev=c", sock);
+    g_autofree char *token = NULL, *before = NULL, *after = NULL;
+    Virtio v;
+
+    virtio_start(&v, qts, 1);
+    virtio_blk_write(&v);
+    while (byte_at(image, 0) != 0x5a) {
+        g_usleep(1000);
+    }
+
+    if (hung) {
+        g_autofree char *error = NULL;
+        QDict *data;
+
+        kill(server, SIGSTOP);
+        token = vmq_start(qts, 200);
+        data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
+        error = vmq_participant_error(data, "vhost");
+        g_assert_nonnull(strstr(error, "back end does not answer"));
+        qobject_unref(data);
+        vmq_assert_status(qts, "paused");
+        kill(server, SIGCONT);
+    } else {
+        token = vmq_start(qts, 60000);
+    }
+    qobject_unref(vmq_wait(qts, "VM_QUIESCED", token));
+
+    /* Nobody looks at the ring any more */
+    before = checksum(image);
+    qtest_memset(qts, 0, 0, 512);
+    v.vq[0]->free_head = 0;
+    virtio_blk_write(&v);
+    g_usleep(100 * 1000);
+    after = checksum(image);
+    g_assert_cmpstr(before, ==, after);
+    vmq_assert_status(qts, "quiesced");
+
+    vmq_unquiesce(qts, token);
+    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    vmq_assert_status(qts, "running");
+    virtio_cleanup(&v);
+    qtest_quit(qts);
+    stop_daemon(server);
+    unlink(image);
+    unlink(sock);
+}
+
+/* Block jobs and exports */
+
+static void test_job(const void *opaque)
+{
+    const char *start = opaque;
+    g_autofree char *image = make_image("qcow2");
+    g_autofree char *target = g_strdup_printf("%s-target", image);
+    QTestState *qts = qtest_initf(
+        "-machine pc -blockdev file,node-name=file,filename=%s "
+        "-blockdev qcow2,node-name=disk,file=file "
+        "-device virtio-blk-pci,id=dev,drive=disk", image);
+    g_autofree char *token = NULL, *before = NULL, *after = NULL;
+    QDict *rsp;
+
+    g_assert_true(g_file_set_contents(target, "", 0, NULL));
+    g_assert_cmpint(truncate(target, IMAGE_SIZE), ==, 0);
+    g_free(qtest_hmp(qts, "qemu-io -d /machine/peripheral/dev/virtio-backend "
+                     "\"write -q -P 1 0 8M\""));
+    qtest_qmp_assert_success(qts, "{ 'execute': 'blockdev-add', 'arguments': {"
+                             "  'driver': 'file', 'node-name': 'target',"
+                             "  'filename': %s } }", target);
+    rsp = qtest_qmp(qts, "{ 'execute': %s, 'arguments': {"
+                    "  'job-id': 'job', 'device': 'disk', 'target': 'target',"
+                    "  'sync': 'full', 'speed': 65536 } }", start);
+    g_assert_true(qdict_haskey(rsp, "return"));
+    qobject_unref(rsp);
+
+    token = vmq_quiesce(qts);
+    rsp = qtest_qmp(qts, "{ 'execute': 'query-jobs' }");
+    g_assert_true(qlist_empty(qdict_get_qlist(rsp, "return")));
+    qobject_unref(rsp);
+
+    before = checksum(target);
+    g_assert_true(can_write(image, "qcow2"));
+    g_assert_true(can_write(target, "raw"));
+    abuse(qts, image);
+    after = checksum(target);
+    g_assert_cmpstr(before, ==, after);
+
+    vmq_unquiesce(qts, token);
+    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    qtest_quit(qts);
+    unlink(image);
+    unlink(target);
+}
+
+static void test_export(const void *opaque)
+{
+    bool writable = opaque;
+    g_autofree char *image = make_image("raw");
+    g_autofree char *sock = tmpfile_name("export");
+    g_autofree char *uri = g_strdup_printf("nbd+unix:///disk?socket=%s", sock);
+    char *argv[] = { qemu_img(), (char *)"info", uri, NULL };
+    QTestState *qts = qtest_initf(
+        "-machine pc -blockdev file,node-name=disk,filename=%s "
+        "-device virtio-blk-pci,drive=disk,share-rw=on", image);
+    g_autofree char *token = NULL;
+    QDict *rsp;
+
+    qtest_qmp_assert_success(qts, "{ 'execute': 'nbd-server-start',"
+                             "  'arguments': { 'addr': { 'type': 'unix',"
+                             "    'data': { 'path': %s } } } }", sock);
+    qtest_qmp_assert_success(qts, "{ 'execute': 'block-export-add',"
+                             "  'arguments': { 'type': 'nbd', 'id': 'e',"
+                             "    'node-name': 'disk', 'writable': %i } }",
+                             writable);
+    g_assert_cmpint(run(argv), ==, 0);
+
+    token = vmq_quiesce(qts);
+    rsp = qtest_qmp(qts, "{ 'execute': 'query-block-exports' }");
+    g_assert_true(qlist_empty(qdict_get_qlist(rsp, "return")));
+    qobject_unref(rsp);
+    g_assert_cmpint(run(argv), !=, 0);
+    g_assert_true(can_write(image, "raw"));
+
+    vmq_unquiesce(qts, token);
+    qtest_quit(qts);
+    unlink(image);
+    unlink(sock);
+}
+
+int main(int argc, char **argv)
+{
+    static const char *const formats[] = { "raw", "qcow2" };
+    static DiskCase cases[ARRAY_SIZE(disks) * ARRAY_SIZE(formats)];
+    int i, j, ret;
+
+    g_test_init(&argc, &argv, NULL);
+    tmpdir = g_dir_make_tmp("vm-quiesce-test-XXXXXX", NULL);
+    g_assert_nonnull(tmpdir);
+
+    for (i = 0; i < ARRAY_SIZE(disks); i++) {
+        for (j = 0; j < ARRAY_SIZE(formats); j++) {
+            DiskCase *c = &cases[i * ARRAY_SIZE(formats) + j];
+            g_autofree char *path = g_strdup_printf(
+                "vm-quiesce/disk/%s/%s", disks[i].name, formats[j]);
+
+            *c = (DiskCase) { &disks[i], formats[j] };
+            qtest_add_data_func(path, c, test_disk);
+        }
+    }
+    qtest_add_func("vm-quiesce/held/ide", test_held_ide);
+    qtest_add_func("vm-quiesce/held/virtio-blk", test_held_virtio_blk);
+    qtest_add_func("vm-quiesce/held/virtio-scsi", test_held_virtio_scsi);
+    qtest_add_func("vm-quiesce/flush-error/retry", test_flush_error);
+    qtest_add_func("vm-quiesce/flush-error/undo", test_flush_error_undo);
+    qtest_add_func("vm-quiesce/hung/nbd", test_hung_nbd);
+    qtest_add_data_func("vm-quiesce/vhost-user/stop", (void *)false,
+                        test_vhost_user);
+    qtest_add_data_func("vm-quiesce/vhost-user/hung", (void *)true,
+                        test_vhost_user);
+    qtest_add_data_func("vm-quiesce/job/mirror", "blockdev-mirror", test_job);
+    qtest_add_data_func("vm-quiesce/job/backup", "blockdev-backup", test_job);
+    qtest_add_data_func("vm-quiesce/export/read-only", (void *)false,
+                        test_export);
+    qtest_add_data_func("vm-quiesce/export/writable", (void *)true,
+                        test_export);
+
+    ret = g_test_run();
+    rmdir(tmpdir);
+    g_free(tmpdir);
+    return ret;
+}

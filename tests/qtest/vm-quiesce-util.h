@@ -1,0 +1,48 @@
+/*
+ * Helpers for tests of the quiesced run state
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef VM_QUIESCE_UTIL_H
+#define VM_QUIESCE_UTIL_H
+
+#include "libqtest.h"
+
+/* Start to quiesce; returns the token, to be freed */
+char *vmq_start(QTestState *qts, int deadline_ms);
+
+/*
+ * Quiesce, and check that the event and the status agree; returns the token,
+ * to be freed
+ */
+char *vmq_quiesce(QTestState *qts);
+
+/* Wait for @event, and check that it carries @token; returns its data */
+QDict *vmq_wait(QTestState *qts, const char *event, const char *token);
+
+/* Leave the quiesced state, and check that the VM is paused */
+void vmq_unquiesce(QTestState *qts, const char *token);
+
+/* Check that vm-unquiesce fails with an error that contains @text */
+void vmq_assert_unquiesce_fails(QTestState *qts, const char *token,
+                                const char *text);
+
+void vmq_assert_status(QTestState *qts, const char *status);
+
+/* Check that @rsp is an error whose description contains @text; frees @rsp */
+void vmq_assert_error(QDict *rsp, const char *text);
+
+/*
+ * The error of participant @name in the data of VM_QUIESCE_FAILED; to be
+ * freed
+ */
+char *vmq_participant_error(QDict *data, const char *name);
+
+/* Write @byte to the first sector of the primary IDE master, with PIO */
+void vmq_ide_write(QTestState *qts, uint8_t byte);
+
+/* Number of requests held back, from query-vm-quiesce */
+int64_t vmq_held_requests(QTestState *qts);
+
+#endif
