@@ -177,6 +177,24 @@ static bool node_is_active(BlockDriverState *bs)
     return bs->drv && !(bs->open_flags & BDRV_O_INACTIVE);
 }
 
+/*
+ * bdrv_inactivate_all() reaches children through active parents only.  An
+ * undo() that has failed leaves active children of inactive parents.
+ */
+static void inactivate_rest(void)
+{
+    BlockDriverState *bs = NULL;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    while ((bs = bdrv_next_all_states(bs))) {
+        if (node_is_active(bs)) {
+            /* Fails, harmlessly, if an active parent comes later */
+            bdrv_inactivate(bs, NULL);
+        }
+    }
+}
+
 static bool block_quiesce_release(VMQuiesceParticipant *p, Error **errp)
 {
     g_autoptr(GString) active = g_string_new(NULL);
@@ -193,6 +211,7 @@ static bool block_quiesce_release(VMQuiesceParticipant *p, Error **errp)
     }
 
     ret = bdrv_inactivate_all();
+    inactivate_rest();
 
     while ((bs = bdrv_next_all_states(bs))) {
         if (node_is_active(bs)) {
@@ -222,7 +241,6 @@ static bool block_quiesce_undo(VMQuiesceParticipant *p, Error **errp)
         if (ret < 0) {
             error_prepend(errp, "Node '%s' cannot be activated: ",
                           bdrv_get_device_or_node_name(bs));
-            bdrv_inactivate_all();
             return false;
         }
     }

@@ -192,6 +192,23 @@ static bool undo_possible(const VMQuiesce *q, Error **errp)
     return true;
 }
 
+/* Contain @p, whose undo() failed half-way, if it was contained before. */
+static void release_again(VMQuiesce *q, VMQuiesceParticipant *p)
+{
+    Error *err = NULL;
+
+    if (!p->release || p->state != VM_QUIESCE_PARTICIPANT_STATE_CONTAINED) {
+        return;
+    }
+    if (!p->release(p, &err)) {
+        participant_set(p, VM_QUIESCE_PARTICIPANT_STATE_FAILED, err);
+        p->done = false;
+        q->phase = VM_QUIESCE_PHASE_RELEASE;
+        q->error = true;
+        q->failed = true;
+    }
+}
+
 bool vm_quiesce_core_undo(VMQuiesce *q, Error **errp)
 {
     VMQuiesceParticipant *p;
@@ -204,6 +221,7 @@ bool vm_quiesce_core_undo(VMQuiesce *q, Error **errp)
         if (p->undo && !p->undo(p, errp)) {
             /* Only the first one that is undone may fail, see VMQuiesceOrder */
             assert(!QTAILQ_NEXT(p, next));
+            release_again(q, p);
             return false;
         }
     }

@@ -93,7 +93,8 @@ VMQuiesceOutcome vm_quiesce_core_step(VMQuiesce *q, int64_t now_ms);
  * vm_quiesce_core_undo: Go back to phase NONE.
  * @q: in phase QUIESCED, or failed in phase FLUSH or RELEASE
  *
- * Returns: false with @errp set if that is not possible; @q stays as it was.
+ * Returns: false with @errp set if that is not possible.  @q stays as it was,
+ * unless a participant cannot be contained any more: then it has failed.
  */
 bool vm_quiesce_core_undo(VMQuiesce *q, Error **errp);
 

@@ -366,6 +366,10 @@ void qmp_vm_unquiesce(const char *token, Error **errp)
         return;
     }
     if (!vm_quiesce_core_undo(&vm_quiesce, errp)) {
+        if (runstate_check(RUN_STATE_QUIESCED) && vm_quiesce.failed) {
+            runstate_set(RUN_STATE_PAUSED);
+            quiesce_send_failed();
+        }
         return;
     }
 

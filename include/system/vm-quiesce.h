@@ -71,8 +71,9 @@ struct VMQuiesceParticipant {
     /**
      * @release: give up what others may take over
      *
-     * Called when every participant is drained and flushed, and again for
-     * the next attempt if it failed.  Returns false and sets @errp on failure.
+     * Called when every participant is drained and flushed; again for the
+     * next attempt if it failed, and if undo() failed.  Returns false and sets
+     * @errp on failure.
      */
     bool (*release)(VMQuiesceParticipant *p, Error **errp);
 
@@ -80,7 +81,7 @@ struct VMQuiesceParticipant {
      * @undo: take back release() and stop()
      *
      * Called in reverse order, in any phase after 'drain'.  Returns false and
-     * sets @errp on failure: then nothing has changed.
+     * sets @errp on failure; release() is called then.
      */
     bool (*undo)(VMQuiesceParticipant *p, Error **errp);
 

@@ -252,6 +252,19 @@ static void abuse(QTestState *qts, const char *image)
     }
 }
 
+static void assert_all_inactive(QTestState *qts)
+{
+    QDict *rsp = qtest_qmp(qts, "{ 'execute': 'query-named-block-nodes' }");
+    const QListEntry *e;
+
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(rsp, "return"), e) {
+        QDict *node = qobject_to(QDict, qlist_entry_obj(e));
+
+        g_assert_false(qdict_get_bool(node, "active"));
+    }
+    qobject_unref(rsp);
+}
+
 static void test_disk(const void *opaque)
 {
     const DiskCase *c = opaque;
@@ -278,6 +291,7 @@ static void test_disk(const void *opaque)
             g_assert_cmphex(byte_at(image, i * 64 * 1024), ==, 0xa0 + i);
         }
     }
+    assert_all_inactive(qts);
     before = checksum(image);
     abuse(qts, image);
     after = checksum(image);
@@ -288,6 +302,7 @@ static void test_disk(const void *opaque)
     vmq_assert_unquiesce_fails(qts, token, "Node '");
     vmq_assert_unquiesce_fails(qts, token, "Failed to get");
     vmq_assert_status(qts, "quiesced");
+    assert_all_inactive(qts);
     abuse(qts, image);
     stop_daemon(holder);
     g_assert_true(can_write(image, c->format));

@@ -53,6 +53,7 @@ static bool fake_release(VMQuiesceParticipant *p, Error **errp)
 
     g_string_append_printf(calls, "%s.release ", p->name);
     if (f->release_fails) {
+        f->released = false;
         error_setg(errp, "%s stays", p->name);
         return false;
     }
@@ -353,13 +354,34 @@ static void test_undo_error(Fixture *t, const void *opaque)
     t->block.undo_fails = true;
     g_assert_false(vm_quiesce_core_undo(&t->q, &err));
     assert_error(&err, "block is locked");
-    assert_calls("block.undo ");
+    /* What it has undone is contained again */
+    assert_calls("block.undo block.release ");
     g_assert_cmpint(vm_quiesce_core_phase(&t->q), ==,
                     VM_QUIESCE_PHASE_QUIESCED);
     g_assert_true(t->vcpus.released && t->net.released && t->block.released);
 
     t->block.undo_fails = false;
     g_assert_true(vm_quiesce_core_undo(&t->q, &error_abort));
+}
+
+/* An undo that fails, and cannot be taken back, is a failure */
+static void test_undo_lost(Fixture *t, const void *opaque)
+{
+    Error *err = NULL;
+
+    start(t, 0);
+    assert_step(t, 1, VM_QUIESCE_OUTCOME_QUIESCED, VM_QUIESCE_PHASE_QUIESCED);
+
+    t->block.undo_fails = true;
+    t->block.release_fails = true;
+    g_assert_false(vm_quiesce_core_undo(&t->q, &err));
+    assert_error(&err, "block is locked");
+    assert_step(t, 2, VM_QUIESCE_OUTCOME_NONE, VM_QUIESCE_PHASE_FAILED);
+    g_assert_cmpstr(t->block.p.error, ==, "block stays");
+
+    t->block.release_fails = false;
+    start(t, 3);
+    assert_step(t, 4, VM_QUIESCE_OUTCOME_QUIESCED, VM_QUIESCE_PHASE_QUIESCED);
 }
 
 /*
@@ -451,6 +473,7 @@ int main(int argc, char **argv)
     add("undo/failed-flush", VM_QUIESCE_PHASE_FLUSH, test_undo_failed);
     add("undo/failed-release", VM_QUIESCE_PHASE_RELEASE, test_undo_failed);
     add("undo/error", 0, test_undo_error);
+    add("undo/lost", 0, test_undo_lost);
     add("random", 0, test_random);
 
     return g_test_run();
