@@ -553,7 +553,7 @@ static void test_pending_guest_requests(void)
 
 /* gdb */
 
-static int gdb_connect(const char *path)
+static int unix_connect(const char *path)
 {
     struct sockaddr_un addr = { .sun_family = AF_UNIX };
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -602,7 +602,7 @@ static void test_gdb(void)
     QTestState *qts = qtest_initf("-accel tcg -chardev socket,id=g,path=%s,"
                                   "server=on,wait=off -gdb chardev:g", path);
     g_autofree char *token = vmq_quiesce(qts);
-    int i, fd = gdb_connect(path);
+    int i, fd = unix_connect(path);
 
     for (i = 0; i < ARRAY_SIZE(refused); i++) {
         g_autofree char *reply = gdb_command(fd, refused[i]);
@@ -725,18 +725,25 @@ static int count_packets(int fd)
     return n;
 }
 
+static int bind_dgram(const char *path)
+{
+    struct sockaddr_un addr = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+
+    g_strlcpy(addr.sun_path, path, sizeof(addr.sun_path));
+    g_assert_cmpint(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), ==, 0);
+    return fd;
+}
+
 /* A NIC announces itself every 10 ms, and goes on while the VM is stopped */
-static void test_network(void)
+static void test_announce(void)
 {
     g_autofree char *local = tmpfile_name("local");
     g_autofree char *remote = tmpfile_name("remote");
-    struct sockaddr_un addr = { .sun_family = AF_UNIX };
-    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    int fd = bind_dgram(remote);
     g_autofree char *token = NULL;
     QTestState *qts;
 
-    g_strlcpy(addr.sun_path, remote, sizeof(addr.sun_path));
-    g_assert_cmpint(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), ==, 0);
     qts = qtest_initf("-netdev dgram,id=n,local.type=unix,local.path=%s,"
                       "remote.type=unix,remote.path=%s "
                       "-device e1000,netdev=n", local, remote);
@@ -762,6 +769,63 @@ static void test_network(void)
     close(fd);
     unlink(local);
     unlink(remote);
+}
+
+/* Wait until @fd can be read, or @timeout_ms is over */
+static bool readable(int fd, int timeout_ms)
+{
+    GPollFD pfd = { .fd = fd, .events = G_IO_IN };
+
+    return g_poll(&pfd, 1, timeout_ms) == 1;
+}
+
+/* What comes in from the network is mirrored, also while a VM is stopped */
+static void test_mirror(void)
+{
+    g_autofree char *local = tmpfile_name("local");
+    g_autofree char *remote = tmpfile_name("remote");
+    g_autofree char *mirror = tmpfile_name("mirror");
+    struct sockaddr_un addr = { .sun_family = AF_UNIX };
+    int fd = bind_dgram(remote);
+    g_autofree char *token = NULL;
+    char packet[64] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52 };
+    char buf[2048];
+    QTestState *qts;
+    int out;
+
+    qts = qtest_initf("-netdev dgram,id=n,local.type=unix,local.path=%s,"
+                      "remote.type=unix,remote.path=%s "
+                      "-device e1000,netdev=n "
+                      "-chardev socket,id=c,path=%s,server=on,wait=off "
+                      "-object filter-mirror,id=f,netdev=n,queue=tx,outdev=c",
+                      local, remote, mirror);
+    out = unix_connect(mirror);
+    /* QEMU has seen the connection when it has answered */
+    vmq_assert_status(qts, "running");
+    g_strlcpy(addr.sun_path, local, sizeof(addr.sun_path));
+
+    do {
+        g_assert_cmpint(sendto(fd, packet, sizeof(packet), 0,
+                               (struct sockaddr *)&addr, sizeof(addr)),
+                        ==, sizeof(packet));
+    } while (!readable(out, 100));
+    while (readable(out, 100)) {
+        g_assert_cmpint(read(out, buf, sizeof(buf)), >, 0);
+    }
+
+    token = vmq_quiesce(qts);
+    g_assert_cmpint(sendto(fd, packet, sizeof(packet), 0,
+                           (struct sockaddr *)&addr, sizeof(addr)),
+                    ==, sizeof(packet));
+    g_assert_false(readable(out, 300));
+
+    vmq_unquiesce(qts, token);
+    qtest_quit(qts);
+    close(out);
+    close(fd);
+    unlink(local);
+    unlink(remote);
+    unlink(mirror);
 }
 
 int main(int argc, char **argv)
@@ -793,7 +857,8 @@ int main(int argc, char **argv)
     qtest_add_func("vm-quiesce/quit", test_quit);
     qtest_add_func("vm-quiesce/sigterm", test_sigterm);
     qtest_add_func("vm-quiesce/hmp", test_hmp);
-    qtest_add_func("vm-quiesce/network", test_network);
+    qtest_add_func("vm-quiesce/network/announce", test_announce);
+    qtest_add_func("vm-quiesce/network/mirror", test_mirror);
 
     ret = g_test_run();
     rmdir(tmpdir);
