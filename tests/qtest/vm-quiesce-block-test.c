@@ -137,10 +137,9 @@ static void stop_daemon(GPid pid)
     g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
 }
 
-/* A process that holds the image's write lock */
-static GPid hold_lock(const char *path, const char *format)
+/* A process that holds the image's write lock; it listens on @sock */
+static GPid hold_lock(const char *path, const char *format, const char *sock)
 {
-    g_autofree char *sock = tmpfile_name("holder");
     g_autofree char *args = g_strdup_printf(
         "--blockdev %s,node-name=n,file.driver=file,file.filename=%s "
         "--nbd-server addr.type=unix,addr.path=%s "
@@ -269,6 +268,7 @@ static void test_disk(const void *opaque)
 {
     const DiskCase *c = opaque;
     g_autofree char *image = make_image(c->format);
+    g_autofree char *sock = tmpfile_name("holder");
     QTestState *qts = qtest_initf(
         "-machine pc -blockdev file,node-name=file,filename=%s "
         "-blockdev %s,node-name=disk,file=file %s",
@@ -298,13 +298,14 @@ static void test_disk(const void *opaque)
     g_assert_cmpstr(before, ==, after);
     g_assert_true(can_write(image, c->format));
 
-    holder = hold_lock(image, c->format);
+    holder = hold_lock(image, c->format, sock);
     vmq_assert_unquiesce_fails(qts, token, "Node '");
     vmq_assert_unquiesce_fails(qts, token, "Failed to get");
     vmq_assert_status(qts, "quiesced");
     assert_all_inactive(qts);
     abuse(qts, image);
     stop_daemon(holder);
+    unlink(sock);
     g_assert_true(can_write(image, c->format));
 
     vmq_unquiesce(qts, token);
