@@ -60,6 +60,8 @@ static bool quiesce_watching;
 static bool quiesce_owes_stop;
 /* vm_state_notify() is not called yet */
 static bool quiesce_owes_notify;
+/* vm_state_notify() has failed: cannot be repeated before the VM runs again */
+static bool quiesce_notify_failed;
 
 static bool quiesce_needs_reset;
 
@@ -79,6 +81,7 @@ static void quiesce_vm_change_state(void *opaque, bool running, RunState state)
 {
     if (running) {
         quiesce_needs_reset = false;
+        quiesce_notify_failed = false;
     }
 }
 
@@ -120,9 +123,12 @@ static VMQuiesceResult vcpus_quiesce_poll(VMQuiesceParticipant *p,
         runstate_set(RUN_STATE_PAUSED);
     }
 
-    if (phase == VM_QUIESCE_PHASE_FLUSH && quiesce_owes_notify) {
-        quiesce_owes_notify = false;
-        if (vm_state_notify(false, runstate_get())) {
+    if (phase == VM_QUIESCE_PHASE_FLUSH) {
+        if (quiesce_owes_notify) {
+            quiesce_owes_notify = false;
+            quiesce_notify_failed = vm_state_notify(false, runstate_get());
+        }
+        if (quiesce_notify_failed) {
             error_setg(errp, "a device's back end did not stop cleanly");
             return VM_QUIESCE_ERROR;
         }
