@@ -13,11 +13,16 @@
 #include "qemu/job.h"
 #include "system/vm-quiesce.h"
 
+/*
+ * Not job_is_completed_locked(): a job that waits to be finalized holds its
+ * nodes, too.
+ */
 static Job *next_open_job_locked(Job *job)
 {
     do {
         job = job_next_locked(job);
-    } while (job && job_is_completed_locked(job));
+    } while (job && (job->status == JOB_STATUS_CONCLUDED ||
+                     job->status == JOB_STATUS_NULL));
     return job;
 }
 

@@ -683,9 +683,39 @@ static void test_vhost_user(const void *opaque)
 
 /* Block jobs and exports */
 
+typedef struct JobCase {
+    const char *name;
+    const char *command;
+    /* The job's state when the VM is quiesced */
+    const char *state;
+    int64_t speed;
+    bool auto_finalize;
+} JobCase;
+
+static const JobCase job_cases[] = {
+    { "mirror", "blockdev-mirror", "running", 65536, true },
+    { "mirror-ready", "blockdev-mirror", "ready", 0, true },
+    { "backup", "blockdev-backup", "running", 65536, true },
+    { "backup-pending", "blockdev-backup", "pending", 0, false },
+};
+
+static void wait_job(QTestState *qts, const char *state)
+{
+    while (true) {
+        g_autoptr(QDict) rsp = qtest_qmp(qts, "{ 'execute': 'query-jobs' }");
+        const QListEntry *e = qlist_first(qdict_get_qlist(rsp, "return"));
+        QDict *job = qobject_to(QDict, qlist_entry_obj(e));
+
+        if (g_str_equal(qdict_get_str(job, "status"), state)) {
+            break;
+        }
+        g_usleep(1000);
+    }
+}
+
 static void test_job(const void *opaque)
 {
-    const char *start = opaque;
+    const JobCase *c = opaque;
     g_autofree char *image = make_image("qcow2");
     g_autofree char *target = g_strdup_printf("%s-target", image);
     QTestState *qts = qtest_initf(
@@ -704,9 +734,12 @@ static void test_job(const void *opaque)
                              "  'filename': %s } }", target);
     rsp = qtest_qmp(qts, "{ 'execute': %s, 'arguments': {"
                     "  'job-id': 'job', 'device': 'disk', 'target': 'target',"
-                    "  'sync': 'full', 'speed': 65536 } }", start);
+                    "  'sync': 'full', 'speed': %" PRId64 ","
+                    "  'auto-finalize': %i } }",
+                    c->command, c->speed, c->auto_finalize);
     g_assert_true(qdict_haskey(rsp, "return"));
     qobject_unref(rsp);
+    wait_job(qts, c->state);
 
     token = vmq_quiesce(qts);
     rsp = qtest_qmp(qts, "{ 'execute': 'query-jobs' }");
@@ -792,8 +825,12 @@ int main(int argc, char **argv)
                         test_vhost_user);
     qtest_add_data_func("vm-quiesce/vhost-user/hung", (void *)true,
                         test_vhost_user);
-    qtest_add_data_func("vm-quiesce/job/mirror", "blockdev-mirror", test_job);
-    qtest_add_data_func("vm-quiesce/job/backup", "blockdev-backup", test_job);
+    for (i = 0; i < ARRAY_SIZE(job_cases); i++) {
+        g_autofree char *path = g_strdup_printf("vm-quiesce/job/%s",
+                                                job_cases[i].name);
+
+        qtest_add_data_func(path, &job_cases[i], test_job);
+    }
     qtest_add_data_func("vm-quiesce/export/read-only", (void *)false,
                         test_export);
     qtest_add_data_func("vm-quiesce/export/writable", (void *)true,
