@@ -146,7 +146,8 @@ static _Noreturn void append_records(const char *disk, uint32_t instance,
 {
     bool dsync = region & 1;
     int fd = open_disk(disk, dsync);
-    struct record *r;
+    /* in turns: the last one is whole in memory while the next is made */
+    struct record *buffers, *r;
     off_t size, base;
     uint64_t slots, number;
 
@@ -154,9 +155,11 @@ static _Noreturn void append_records(const char *disk, uint32_t instance,
         die("open", disk);
     }
     size = lseek(fd, 0, SEEK_END);
-    if (size < 0 || posix_memalign((void **)&r, 4096, sizeof(*r))) {
+    if (size < 0 || posix_memalign((void **)&buffers, 4096,
+                                   2 * sizeof(*buffers))) {
         die("prepare", disk);
     }
+    r = buffers;
     slots = size / regions / sizeof(*r);
     base = region * slots * sizeof(*r);
     number = first_free(fd, disk, r, stream, base, slots);
@@ -171,6 +174,7 @@ static _Noreturn void append_records(const char *disk, uint32_t instance,
             }
             number = 0;
         }
+        r = &buffers[number & 1];
         record_fill(r, instance, stream, number);
         if (pwrite(fd, r, sizeof(*r), base + number * sizeof(*r))
             != sizeof(*r)) {
