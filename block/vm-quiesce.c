@@ -229,7 +229,15 @@ static bool block_quiesce_release(VMQuiesceParticipant *p, Error **errp)
 
 static bool block_quiesce_undo(VMQuiesceParticipant *p, Error **errp)
 {
+    Error *err = NULL;
     guint i;
+
+    /* A flush from before the VM runs again must not count for what follows */
+    if (flushes && block_quiesce_flush(&err) == VM_QUIESCE_BUSY) {
+        error_propagate(errp, err);
+        return false;
+    }
+    error_free(err);
 
     for (i = 0; released && i < released->len; i++) {
         BlockDriverState *bs = g_ptr_array_index(released, i);

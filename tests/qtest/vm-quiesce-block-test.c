@@ -574,8 +574,11 @@ static void test_flush_error_undo(void)
  * An NBD server that does not answer: the monitor does; the culprit is named;
  * when the server goes on, the state is reached.
  */
-static void test_hung_nbd(void)
+static void test_hung_nbd(const void *opaque)
 {
+    bool flush = opaque;
+    const char *culprit = flush ? "node 'disk': flush in flight"
+                                : "node 'disk': 1 request in flight";
     g_autofree char *image = make_image("raw");
     g_autofree char *sock = tmpfile_name("nbd");
     g_autofree char *args = g_strdup_printf(
@@ -589,22 +592,25 @@ static void test_hung_nbd(void)
     g_autofree char *token = NULL, *error = NULL;
     QDict *data;
 
-    kill(server, SIGSTOP);
+    if (!flush) {
+        kill(server, SIGSTOP);
+    }
     g_free(qtest_hmp(qts, "qemu-io -d /machine/peripheral/dev "
-                     "\"aio_write -q -P 90 0 64k\""));
+                     "\"%s -q -P 90 0 64k\"", flush ? "write" : "aio_write"));
+    kill(server, SIGSTOP);
 
     token = vmq_start(qts, 200);
     vmq_assert_status(qts, "paused");
     data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
     error = vmq_participant_error(data, "block");
-    g_assert_cmpstr(error, ==, "node 'disk': 1 request in flight");
+    g_assert_cmpstr(error, ==, culprit);
     qobject_unref(data);
 
     vmq_assert_status(qts, "paused");
     vmq_assert_error(qtest_qmp(qts, "{ 'execute': 'cont' }"),
                      "is not permitted until 'vm-unquiesce'");
-    vmq_assert_unquiesce_fails(qts, token, "node 'disk': 1 request in flight");
-    g_assert_cmpint(byte_at(image, 0), ==, 0);
+    vmq_assert_unquiesce_fails(qts, token, culprit);
+    g_assert_cmpint(byte_at(image, 0), ==, flush ? 90 : 0);
 
     kill(server, SIGCONT);
     qobject_unref(vmq_wait(qts, "VM_QUIESCED", token));
@@ -820,7 +826,9 @@ int main(int argc, char **argv)
     qtest_add_func("vm-quiesce/held/virtio-scsi", test_held_virtio_scsi);
     qtest_add_func("vm-quiesce/flush-error/retry", test_flush_error);
     qtest_add_func("vm-quiesce/flush-error/undo", test_flush_error_undo);
-    qtest_add_func("vm-quiesce/hung/nbd", test_hung_nbd);
+    qtest_add_data_func("vm-quiesce/hung/nbd", (void *)false, test_hung_nbd);
+    qtest_add_data_func("vm-quiesce/hung/nbd-flush", (void *)true,
+                        test_hung_nbd);
     qtest_add_data_func("vm-quiesce/vhost-user/stop", (void *)false,
                         test_vhost_user);
     qtest_add_data_func("vm-quiesce/vhost-user/hung", (void *)true,
