@@ -778,6 +778,70 @@ static void test_vhost_user(const void *opaque)
     unlink(sock);
 }
 
+/*
+ * Formats write when a node is inactivated, even if nothing was dirty: that
+ * must not be tried before the storage answers.
+ */
+static void test_hung_release(const void *opaque)
+{
+    const char *options = opaque;
+    g_autofree char *image = vmq_tmpfile("image");
+    g_autofree char *size = g_strdup_printf("%d", IMAGE_SIZE);
+    char *create[] = { vmq_qemu_img(), (char *)"create", (char *)"-q",
+                       (char *)"-f", (char *)"qcow2", (char *)"-o",
+                       (char *)options, image, size, NULL };
+    g_autofree char *sock = vmq_tmpfile("nbd");
+    g_autofree char *args = g_strdup_printf(
+        "--blockdev file,node-name=n,filename=%s "
+        "--nbd-server addr.type=unix,addr.path=%s "
+        "--export nbd,id=e,node-name=n,writable=on", image, sock);
+    g_autofree char *token = NULL, *error = NULL;
+    QTestState *qts;
+    GPid server;
+    QDict *data;
+
+    g_assert_cmpint(vmq_run(create), ==, 0);
+    /* An export does not grow */
+    g_assert_cmpint(truncate(image, 2 * IMAGE_SIZE), ==, 0);
+    server = start_daemon(args);
+    qts = qtest_initf(
+        "-machine pc -blockdev nbd,node-name=nbd,export=n,server.type=unix,"
+        "server.path=%s -blockdev qcow2,node-name=disk,file=nbd "
+        "-device ide-hd,id=dev,drive=disk", sock);
+    qtest_qmp_assert_success(qts, "{ 'execute': 'block-dirty-bitmap-add',"
+                             "  'arguments': { 'node': 'disk', 'name': 'b',"
+                             "    'persistent': %i } }",
+                             !strstr(options, "lazy"));
+    g_free(qtest_hmp(qts, "qemu-io -d /machine/peripheral/dev "
+                     "\"write -q -P 90 0 64k\""));
+    g_free(qtest_hmp(qts, "qemu-io -d /machine/peripheral/dev flush"));
+    kill(server, SIGSTOP);
+
+    token = vmq_start(qts, 200);
+    data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
+    error = vmq_participant_error(data, "block");
+    g_assert_nonnull(strstr(error, "flush in flight"));
+    qobject_unref(data);
+    vmq_assert_status(qts, "paused");
+
+    kill(server, SIGCONT);
+    qobject_unref(vmq_wait(qts, "VM_QUIESCED", token));
+    vmq_unquiesce(qts, token);
+    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    if (!strstr(options, "lazy")) {
+        /* It is still there, and knows what was written */
+        data = qtest_qmp(qts, "{ 'execute': 'query-named-block-nodes' }");
+        g_autoptr(GString) json = qobject_to_json(QOBJECT(data));
+
+        g_assert_nonnull(strstr(json->str, "\"count\": 65536"));
+        qobject_unref(data);
+    }
+    qtest_quit(qts);
+    stop_daemon(server);
+    unlink(image);
+    unlink(sock);
+}
+
 /* Block jobs and exports */
 
 typedef struct JobCase {
@@ -1043,6 +1107,10 @@ int main(int argc, char **argv)
     qtest_add_data_func("vm-quiesce/hung/nbd", (void *)false, test_hung_nbd);
     qtest_add_data_func("vm-quiesce/hung/nbd-flush", (void *)true,
                         test_hung_nbd);
+    qtest_add_data_func("vm-quiesce/hung/bitmap", "compat=1.1",
+                        test_hung_release);
+    qtest_add_data_func("vm-quiesce/hung/lazy-refcounts",
+                        "compat=1.1,lazy_refcounts=on", test_hung_release);
     qtest_add_data_func("vm-quiesce/vhost-user/stop",
                         GINT_TO_POINTER(FAULT_NONE), test_vhost_user);
     qtest_add_data_func("vm-quiesce/vhost-user/hung",
