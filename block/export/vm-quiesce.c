@@ -18,6 +18,7 @@
 #include "qapi/error.h"
 #include "qapi/qapi-commands-block-export.h"
 #include "qapi/qapi-visit-block-export.h"
+#include "qemu/atomic.h"
 #include "system/vm-quiesce.h"
 
 /* The exports that there were when the VM was asked to quiesce */
