@@ -15,14 +15,14 @@ export QEMU_SRC TREE CONFIGURE_ARGS SERIES_CACHE
 
 TOOLS := qemu-system-x86_64 qemu-img qemu-io qemu-nbd qemu-storage-daemon
 
-.PHONY: all upstream demo check check-series check-unit check-qtest \
-	check-e2e check-libvirt bench-quiesce lint bisect-check \
-	tree fold series rebase range-diff clean help packages
+.PHONY: all upstream asan demo check check-full check-series check-unit \
+	check-qtest check-e2e check-faults check-soak check-fuzz check-libvirt \
+	failure-table bench-quiesce lint bisect-check tree fold series rebase range-diff clean help packages
 .NOTPARALLEL:
 
-# Compile build/$(1)src into build/$(1)qemu; link the tools to build/$(1)bin.
+# Compile $(2) into build/$(1)qemu; link the tools to build/$(1)bin.
 define compile
-	@scripts/build-qemu.sh build/$(1)src build/$(1)qemu
+	@scripts/build-qemu.sh $(2) build/$(1)qemu
 	@mkdir -p build/$(1)bin
 	@for tool in $(TOOLS); do \
 		case $$tool in \
@@ -35,11 +35,17 @@ endef
 
 all: packages
 	@$(SERIES) source
-	$(call compile,)
+	$(call compile,,build/src)
 
 upstream: packages
 	@$(SERIES) upstream-source
-	$(call compile,upstream/)
+	$(call compile,upstream/,build/upstream/src)
+
+# With AddressSanitizer and UndefinedBehaviorSanitizer.
+asan: override CONFIGURE_ARGS += --enable-asan --enable-ubsan
+asan: packages
+	@$(SERIES) source
+	$(call compile,asan/,build/src)
 
 packages:
 	@scripts/packages.sh
@@ -50,11 +56,20 @@ demo: all
 check: all
 	@$(CHECK)
 
+check-full: all asan
+	@$(CHECK) --full
+
 check-series: packages
 	@$(CHECK) series
 
-check-unit check-qtest check-e2e check-libvirt: check-%: all
+check-unit check-qtest check-e2e check-faults check-soak check-fuzz \
+check-libvirt: check-%: all
 	@$(CHECK) $*
+
+# What an operator reads: from the tests that find it out.
+failure-table: all
+	@tests/e2e/run >/dev/null
+	@tests/e2e/faults --table docs/failures.md
 
 bench-quiesce: all upstream
 	@tests/bench/quiesce
@@ -92,8 +107,11 @@ help:
 	@echo 'make [all]         patched QEMU: build/bin/'
 	@echo 'make upstream      unpatched QEMU: build/upstream/bin/'
 	@echo 'make demo          the main job, told to a person'
-	@echo 'make check         all tests: series unit qtest e2e libvirt'
+	@echo 'make check         all tests: series unit qtest e2e faults soak'
+	@echo '                   fuzz libvirt'
 	@echo 'make check-TIER    one tier of them'
+	@echo 'make check-full    nightly: sanitizers, long soak and fuzz'
+	@echo 'make failure-table docs/failures.md, from the tests'
 	@echo 'make bench-quiesce time to quiesce against stop by hand'
 	@echo 'make lint          checks that need no compiler'
 	@echo 'make bisect-check  every commit builds and passes its tests'

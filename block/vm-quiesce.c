@@ -201,6 +201,14 @@ bool block_quiesce_drained(void)
     return block_quiesce_drain(NULL) == VM_QUIESCE_DONE;
 }
 
+void block_quiesce_undrained(void (*fn)(void))
+{
+    assert(drained);
+    bdrv_drain_all_end();
+    fn();
+    bdrv_drain_all_begin_nopoll();
+}
+
 static void coroutine_fn flush_entry(void *opaque)
 {
     QuiesceFlush *f = opaque;

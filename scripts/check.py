@@ -6,10 +6,12 @@ Each tier leaves its count in build/check/; --total adds those up.
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from serieslib import qemu, tap
 
@@ -19,9 +21,34 @@ RECORDS = BUILD / 'check'
 # Upstream tests that walk over every command and device, also over ours.
 NEIGHBOURS = ('tests/qtest/qmp-cmd-test', 'tests/qtest/qmp-test',
               'tests/qtest/test-hmp', 'tests/qtest/pvpanic-test')
-TIERS = ('series', 'unit', 'qtest', 'e2e', 'libvirt')
-# Seconds that the one program of a script tier may take.
-SCRIPT_TIMEOUT = {'series': 600, 'e2e': 2400, 'libvirt': 900}
+TIERS = ('series', 'unit', 'qtest', 'e2e', 'faults', 'soak', 'fuzz', 'libvirt')
+
+
+class Script(NamedTuple):
+    """The one program of a tier, and the seconds that it may take."""
+    program: str
+    timeout: int
+    arguments: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+
+
+SCRIPTS = {
+    'series': Script('tests/series/run', 600),
+    'e2e': Script('tests/e2e/run', 2400),
+    'faults': Script('tests/e2e/faults', 1200),
+    'soak': Script('tests/e2e/soak', 600),
+    'fuzz': Script('tests/e2e/fuzz', 600),
+    'libvirt': Script('tests/libvirt/run', 900),
+}
+# Nightly: half an hour together, with a QEMU that has sanitizers, except for
+# the soak, which is about moments that they would make rare.
+SANITIZED = BUILD / 'asan'
+FULL = ('asan-unit', 'asan-qtest', 'asan-fuzz', 'long-soak')
+SCRIPTS['asan-fuzz'] = Script(
+    'tests/e2e/fuzz', 1200, ('--steps', '100000', '--seconds', '600'),
+    {'QEMU_BIN': str(SANITIZED / 'bin')})
+SCRIPTS['long-soak'] = Script(
+    'tests/e2e/soak', 1500, ('--rounds', '1000', '--seconds', '900'))
 
 
 def series_tests():
@@ -40,34 +67,39 @@ def programs(tier):
 
 
 def run_compiled(tier, verbose):
+    sanitized, _, kind = tier.rpartition('-')
+    build = SANITIZED / 'qemu' if sanitized else BUILD / 'qemu'
     count = tap.Count()
-    tests = programs(tier)
+    # Upstream's tests leak: nothing to learn of the series from that.
+    tests = [test for test in programs(kind)
+             if not sanitized or test in series_tests()]
     if not tests:
-        print(f'  the series brings no {tier} test')
-    elif qemu.compile_source(BUILD / 'src', BUILD / 'qemu',
-                             tests).returncode:
+        print(f'  the series brings no {kind} test')
+    elif qemu.compile_source(BUILD / 'src', build, tests).returncode:
         print('  FAIL the tests do not build')
         return tap.Count(failed=1)
     for test in tests:
-        count.add(qemu.run_test(BUILD / 'qemu', test, verbose))
+        count.add(qemu.run_test(build, test, verbose))
     return count
 
 
 def run_script(tier, verbose):
-    script = ROOT / 'tests' / tier / 'run'
-    if not script.exists():
+    script = SCRIPTS[tier]
+    if not (ROOT / script.program).exists():
         return None
-    return tap.run(tier, [script], SCRIPT_TIMEOUT[tier], verbose, cwd=ROOT)
+    return tap.run(tier, [ROOT / script.program, *script.arguments],
+                   script.timeout, verbose, cwd=ROOT,
+                   env={**os.environ, **script.environment})
 
 
 def run_tier(tier, verbose):
     """Run one tier; return whether all is well."""
     print(f'== {tier}', flush=True)
-    run = run_compiled if tier in ('unit', 'qtest') else run_script
+    run = run_script if tier in SCRIPTS else run_compiled
     count = run(tier, verbose)
     if count is None:
         print(f'{tier}: there are no such tests')
-        return tier == 'libvirt'
+        return False
     RECORDS.mkdir(parents=True, exist_ok=True)
     (RECORDS / tier).write_text(f'{count}\n')
     print(f'{tier}: {count}', flush=True)
@@ -89,6 +121,8 @@ def main():
                         help='also print the cases that pass')
     parser.add_argument('--total', action='store_true',
                         help='only print the sum of the tiers run before')
+    parser.add_argument('--full', action='store_true',
+                        help=f'run the long tiers: {", ".join(FULL)}')
     parser.add_argument('tier', nargs='*', choices=[*TIERS, []],
                         help=f'which of {", ".join(TIERS)}; default: all')
     args = parser.parse_args()
@@ -97,7 +131,8 @@ def main():
         for record in RECORDS.glob('*'):
             record.unlink()
         good = all([run_tier(tier, args.verbose)
-                    for tier in args.tier or TIERS])
+                    for tier in (FULL if args.full
+                                 else args.tier or TIERS)])
     print(total())
     sys.exit(not good)
 

@@ -11,7 +11,8 @@
 
 /* The phases are worked through by counting up */
 QEMU_BUILD_BUG_ON(VM_QUIESCE_PHASE_STOP + 1 != VM_QUIESCE_PHASE_DRAIN);
-QEMU_BUILD_BUG_ON(VM_QUIESCE_PHASE_DRAIN + 1 != VM_QUIESCE_PHASE_FLUSH);
+QEMU_BUILD_BUG_ON(VM_QUIESCE_PHASE_DRAIN + 1 != VM_QUIESCE_PHASE_DEVICES);
+QEMU_BUILD_BUG_ON(VM_QUIESCE_PHASE_DEVICES + 1 != VM_QUIESCE_PHASE_FLUSH);
 QEMU_BUILD_BUG_ON(VM_QUIESCE_PHASE_FLUSH + 1 != VM_QUIESCE_PHASE_RELEASE);
 QEMU_BUILD_BUG_ON(VM_QUIESCE_PHASE_RELEASE + 1 != VM_QUIESCE_PHASE_QUIESCED);
 
@@ -166,6 +167,22 @@ VMQuiesceOutcome vm_quiesce_core_step(VMQuiesce *q, int64_t now_ms)
     return VM_QUIESCE_OUTCOME_NONE;
 }
 
+bool vm_quiesce_core_busy(const VMQuiesce *q)
+{
+    VMQuiesceParticipant *p;
+
+    if (q->phase == VM_QUIESCE_PHASE_STOP && !q->error) {
+        /* Participants may not have been polled yet */
+        return true;
+    }
+    QTAILQ_FOREACH(p, &q->participants, next) {
+        if (p->error && p->state == VM_QUIESCE_PARTICIPANT_STATE_STOPPING) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool undo_possible(const VMQuiesce *q, Error **errp)
 {
     if (q->phase == VM_QUIESCE_PHASE_NONE) {
@@ -176,7 +193,8 @@ static bool undo_possible(const VMQuiesce *q, Error **errp)
         error_setg(errp, "The VM is still being quiesced");
         return false;
     }
-    if (q->phase < VM_QUIESCE_PHASE_FLUSH) {
+    if (q->phase < VM_QUIESCE_PHASE_DEVICES ||
+        (q->phase == VM_QUIESCE_PHASE_DEVICES && vm_quiesce_core_busy(q))) {
         VMQuiesceParticipant *p;
 
         QTAILQ_FOREACH(p, &q->participants, next) {
@@ -233,22 +251,6 @@ bool vm_quiesce_core_undo(VMQuiesce *q, Error **errp)
     q->failed = false;
     q->error = false;
     return true;
-}
-
-bool vm_quiesce_core_busy(const VMQuiesce *q)
-{
-    VMQuiesceParticipant *p;
-
-    if (q->phase == VM_QUIESCE_PHASE_STOP && !q->error) {
-        /* Participants may not have been polled yet */
-        return true;
-    }
-    QTAILQ_FOREACH(p, &q->participants, next) {
-        if (p->error && p->state == VM_QUIESCE_PARTICIPANT_STATE_STOPPING) {
-            return true;
-        }
-    }
-    return false;
 }
 
 VmQuiesceParticipantList *vm_quiesce_core_query(const VMQuiesce *q,

@@ -15,13 +15,13 @@
  * Knows no clock, no event loop, no device and no global of QEMU's.  The
  * caller serializes all calls.
  *
- *                  +------------------- vm_quiesce_core_undo() --------------+
- *                  v                                                         |
- *   NONE -----> STOP -> DRAIN -> FLUSH -> RELEASE -> QUIESCED ---------------+
- *        start   |        |        |         |                               |
- *                +--------+---+----+---------+  deadline or error            |
- *                             v                                              |
- *                          failed  ---- from FLUSH and RELEASE --------------+
+ *             +---------------------- vm_quiesce_core_undo() ----------------+
+ *             v                                                             |
+ *   NONE -> STOP -> DRAIN -> DEVICES -> FLUSH -> RELEASE -> QUIESCED -------+
+ *    start    |       |         |         |         |                       |
+ *             +-------+----+----+---------+---------+  deadline or error    |
+ *                          v                                                |
+ *                       failed  ---- from DEVICES on, if nothing is busy ---+
  *
  * Invariants:
  * - A phase begins when every participant has done its part of the one before.
@@ -95,7 +95,8 @@ VMQuiesceOutcome vm_quiesce_core_step(VMQuiesce *q, int64_t now_ms);
 
 /**
  * vm_quiesce_core_undo: Go back to phase NONE.
- * @q: in phase QUIESCED, or failed in phase FLUSH or RELEASE
+ * @q: in phase QUIESCED, or failed in phase FLUSH or RELEASE, or in phase
+ *     DEVICES without anything that is busy
  *
  * Returns: false with @errp set if that is not possible.  @q stays as it was,
  * unless a participant cannot be contained any more: then it has failed.

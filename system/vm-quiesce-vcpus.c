@@ -24,7 +24,7 @@
  * How long the main loop may wait for vCPUs: long enough for healthy ones, and
  * not noticed by a monitor's client
  */
-#define VCPUS_WAIT_MS 10
+#define VCPUS_WAIT_MS 50
 
 /* vCPUs were asked to pause, and not all of them have */
 static bool owes_pause;
@@ -91,7 +91,7 @@ static VMQuiesceResult vcpus_quiesce_poll_stop(Error **errp)
     return VM_QUIESCE_DONE;
 }
 
-static VMQuiesceResult vcpus_quiesce_poll_flush(Error **errp)
+static VMQuiesceResult vcpus_quiesce_poll_devices(Error **errp)
 {
     if (owes_notify) {
         /* Devices with an iothread wait for it */
@@ -114,8 +114,8 @@ static VMQuiesceResult vcpus_quiesce_poll(VMQuiesceParticipant *p,
     switch (phase) {
     case VM_QUIESCE_PHASE_STOP:
         return vcpus_quiesce_poll_stop(errp);
-    case VM_QUIESCE_PHASE_FLUSH:
-        return vcpus_quiesce_poll_flush(errp);
+    case VM_QUIESCE_PHASE_DEVICES:
+        return vcpus_quiesce_poll_devices(errp);
     default:
         return VM_QUIESCE_DONE;
     }

@@ -5,8 +5,9 @@
  * error, not an image that somebody else has taken over.
  *
  * An NBD client may keep its requests from ending, so it is disconnected before
- * block nodes are drained.  Closing any other export waits for its requests, so
- * it is done when block nodes are drained; its clients cannot start any then.
+ * block nodes are drained.  Closing any other export waits for its requests in
+ * the main loop, so it is done when they have just ended: that the storage
+ * answers is known then.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -23,7 +24,7 @@
 
 /* The exports that there were when the VM was asked to quiesce */
 static BlockExportInfoList *recorded;
-/* Their shutdown has been requested; of NBD exports before */
+/* The shutdown of all of them has been requested */
 static bool closed;
 
 BlockExportInfoList *exports_quiesce_closed(void)
@@ -31,17 +32,22 @@ BlockExportInfoList *exports_quiesce_closed(void)
     return closed ? QAPI_CLONE(BlockExportInfoList, recorded) : NULL;
 }
 
-static void close_exports(bool nbd)
+/* Returns whether there are others */
+static bool close_exports_of(bool nbd)
 {
     BlockExportInfoList *l;
+    bool others = false;
 
     for (l = recorded; l; l = l->next) {
         BlockExport *exp = blk_exp_find(l->value->id);
 
-        if (exp && (l->value->type == BLOCK_EXPORT_TYPE_NBD) == nbd) {
+        if ((l->value->type == BLOCK_EXPORT_TYPE_NBD) != nbd) {
+            others = true;
+        } else if (exp) {
             blk_exp_request_shutdown(exp);
         }
     }
+    return others;
 }
 
 /* A client that was negotiating when its export was closed may still join */
@@ -59,10 +65,16 @@ static void disconnect_late_clients(BlockExportInfoList *open)
     }
 }
 
+/* Their servers cannot be stopped in the drained section, which detaches them */
+static void close_other_exports(void)
+{
+    close_exports_of(false);
+}
+
 static void exports_quiesce_stop(VMQuiesceParticipant *p)
 {
     recorded = qmp_query_block_exports(&error_abort);
-    close_exports(true);
+    closed = !close_exports_of(true);
 }
 
 static VMQuiesceResult exports_quiesce_poll(VMQuiesceParticipant *p,
@@ -74,9 +86,9 @@ static VMQuiesceResult exports_quiesce_poll(VMQuiesceParticipant *p,
         return VM_QUIESCE_DONE;
     }
 
-    if (!closed && (!recorded || block_quiesce_drained())) {
+    if (!closed && block_quiesce_drained()) {
         closed = true;
-        close_exports(false);
+        block_quiesce_undrained(close_other_exports);
     }
     open = qmp_query_block_exports(&error_abort);
     if (open) {

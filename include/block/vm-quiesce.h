@@ -20,6 +20,12 @@
 bool block_quiesce_drained(void);
 
 /**
+ * block_quiesce_undrained: Call @fn outside of the drained section, right after
+ * block_quiesce_drained() has returned true.  Then drain again.
+ */
+void block_quiesce_undrained(void (*fn)(void));
+
+/**
  * jobs_quiesce_cancelled: The jobs that quiescing has cancelled, as they were
  * then; none after vm-unquiesce.
  *

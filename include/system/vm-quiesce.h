@@ -57,7 +57,7 @@ struct VMQuiesceParticipant {
     void (*stop)(VMQuiesceParticipant *p);
 
     /**
-     * @poll: do what @phase ('stop', 'drain' or 'flush') asks for
+     * @poll: do what @phase ('stop', 'drain', 'devices' or 'flush') asks for
      *
      * The first call in a phase starts the work, later ones look whether it
      * has ended.  Called until it returns VM_QUIESCE_DONE, and after

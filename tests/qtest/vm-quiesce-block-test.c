@@ -795,6 +795,21 @@ static void test_vhost_user(const void *opaque)
  * Formats write when a node is inactivated, even if nothing was dirty: that
  * must not be tried before the storage answers.
  */
+typedef struct ReleaseCase {
+    const char *name;
+    /* Of the qcow2 image */
+    const char *options;
+    /* Else by NBD, where a flush is always sent */
+    bool fuse;
+} ReleaseCase;
+
+static const ReleaseCase release_cases[] = {
+    { "bitmap-nbd", "compat=1.1", false },
+    { "bitmap-fuse", "compat=1.1", true },
+    { "lazy-refcounts-nbd", "compat=1.1,lazy_refcounts=on", false },
+    { "lazy-refcounts-fuse", "compat=1.1,lazy_refcounts=on", true },
+};
+
 typedef struct Release {
     char *image, *sock;
     GPid server;
@@ -802,27 +817,39 @@ typedef struct Release {
 } Release;
 
 /* A disk, clean, whose node is written to when it is inactivated */
-static void release_start(Release *r, const char *options)
+static void release_start(Release *r, const ReleaseCase *c)
 {
     g_autofree char *size = g_strdup_printf("%d", IMAGE_SIZE);
     char *create[] = { vmq_qemu_img(), (char *)"create", (char *)"-q",
                        (char *)"-f", (char *)"qcow2", (char *)"-o",
-                       (char *)options, NULL, size, NULL };
+                       (char *)c->options, NULL, size, NULL };
+    g_autofree char *args = NULL, *protocol = NULL;
 
     r->image = create[7] = vmq_tmpfile("image");
     r->sock = vmq_tmpfile("nbd");
     g_assert_cmpint(vmq_run(create), ==, 0);
     /* An export does not grow */
     g_assert_cmpint(truncate(r->image, 2 * IMAGE_SIZE), ==, 0);
-    r->server = start_nbd(r->image, r->sock);
-    r->qts = qtest_initf(
-        "-machine pc -blockdev nbd,node-name=nbd,export=n,server.type=unix,"
-        "server.path=%s -blockdev qcow2,node-name=disk,file=nbd "
-        "-device ide-hd,id=dev,drive=disk", r->sock);
+    if (c->fuse) {
+        args = g_strdup_printf(
+            "--blockdev file,node-name=n,filename=%s --export fuse,id=e,"
+            "node-name=n,mountpoint=%s,writable=on,growable=on",
+            r->image, r->sock);
+        protocol = g_strdup_printf("file,filename=%s", r->sock);
+        g_assert_true(g_file_set_contents(r->sock, "", 0, NULL));
+        r->server = start_daemon(args);
+    } else {
+        protocol = g_strdup_printf("nbd,export=n,server.type=unix,"
+                                   "server.path=%s", r->sock);
+        r->server = start_nbd(r->image, r->sock);
+    }
+    r->qts = qtest_initf("-machine pc -blockdev %s,node-name=protocol "
+                         "-blockdev qcow2,node-name=disk,file=protocol "
+                         "-device ide-hd,id=dev,drive=disk", protocol);
     qtest_qmp_assert_success(r->qts, "{ 'execute': 'block-dirty-bitmap-add',"
                              "  'arguments': { 'node': 'disk', 'name': 'b',"
                              "    'persistent': %i } }",
-                             !strstr(options, "lazy"));
+                             !strstr(c->options, "lazy"));
     g_free(qtest_hmp(r->qts, "qemu-io -d /machine/peripheral/dev "
                      "\"write -q -P 90 0 64k\""));
     g_free(qtest_hmp(r->qts, "qemu-io -d /machine/peripheral/dev flush"));
@@ -840,12 +867,16 @@ static void release_end(Release *r)
 
 static void test_hung_release(const void *opaque)
 {
-    const char *options = opaque;
+    const ReleaseCase *c = opaque;
     g_autofree char *token = NULL, *error = NULL;
     Release r;
     QDict *data;
 
-    release_start(&r, options);
+    if (c->fuse && access("/dev/fuse", R_OK | W_OK) < 0) {
+        g_test_skip("/dev/fuse cannot be used");
+        return;
+    }
+    release_start(&r, c);
     kill(r.server, SIGSTOP);
 
     token = vmq_start(r.qts, 200);
@@ -859,7 +890,7 @@ static void test_hung_release(const void *opaque)
     qobject_unref(vmq_wait(r.qts, "VM_QUIESCED", token));
     vmq_unquiesce(r.qts, token);
     qtest_qmp_assert_success(r.qts, "{ 'execute': 'cont' }");
-    if (!strstr(options, "lazy")) {
+    if (!strstr(c->options, "lazy")) {
         /* It is still there, and knows what was written */
         g_autoptr(QDict) nodes = qtest_qmp(
             r.qts, "{ 'execute': 'query-named-block-nodes' }");
@@ -877,7 +908,7 @@ static void test_hung_quit(const void *opaque)
     g_autofree char *token = NULL, *before = NULL, *after = NULL;
     Release r;
 
-    release_start(&r, "compat=1.1");
+    release_start(&r, &release_cases[0]);
     token = vmq_quiesce(r.qts);
     before = vmq_checksum(r.image);
     kill(r.server, SIGSTOP);
@@ -1154,10 +1185,12 @@ int main(int argc, char **argv)
     qtest_add_data_func("vm-quiesce/hung/nbd", (void *)false, test_hung_nbd);
     qtest_add_data_func("vm-quiesce/hung/nbd-flush", (void *)true,
                         test_hung_nbd);
-    qtest_add_data_func("vm-quiesce/hung/bitmap", "compat=1.1",
-                        test_hung_release);
-    qtest_add_data_func("vm-quiesce/hung/lazy-refcounts",
-                        "compat=1.1,lazy_refcounts=on", test_hung_release);
+    for (i = 0; i < ARRAY_SIZE(release_cases); i++) {
+        g_autofree char *path = g_strdup_printf("vm-quiesce/hung/%s",
+                                                release_cases[i].name);
+
+        qtest_add_data_func(path, &release_cases[i], test_hung_release);
+    }
     qtest_add_data_func("vm-quiesce/hung/quit", (void *)false, test_hung_quit);
     qtest_add_data_func("vm-quiesce/hung/sigterm", (void *)true,
                         test_hung_quit);

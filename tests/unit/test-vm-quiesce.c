@@ -159,6 +159,7 @@ static void test_success(Fixture *t, const void *opaque)
                 VM_QUIESCE_PHASE_QUIESCED);
     assert_calls("vcpus.stop net.stop block.stop "
                  "vcpus.drain net.drain block.drain "
+                 "vcpus.devices net.devices block.devices "
                  "vcpus.flush net.flush block.flush "
                  "vcpus.release net.release block.release ");
     g_assert_cmpint(t->q.start_ms, ==, 1000);
@@ -193,7 +194,8 @@ static void test_optional_callbacks(Fixture *t, const void *opaque)
 static void test_busy(Fixture *t, const void *opaque)
 {
     const VmQuiescePhase phases[] = {
-        VM_QUIESCE_PHASE_STOP, VM_QUIESCE_PHASE_DRAIN, VM_QUIESCE_PHASE_FLUSH,
+        VM_QUIESCE_PHASE_STOP, VM_QUIESCE_PHASE_DRAIN,
+        VM_QUIESCE_PHASE_DEVICES, VM_QUIESCE_PHASE_FLUSH,
     };
     int i;
 
@@ -395,6 +397,13 @@ static void test_undo_refused(Fixture *t, const void *opaque)
     g_assert_false(vm_quiesce_core_undo(&t->q, &err));
     assert_error(&err, "Quiescing cannot be undone yet: net: net in drain");
     g_assert_cmpint(vm_quiesce_core_phase(&t->q), ==, VM_QUIESCE_PHASE_FAILED);
+
+    /* Nor do all of them know it while some are being told */
+    t->net.result[VM_QUIESCE_PHASE_DRAIN] = VM_QUIESCE_DONE;
+    t->net.result[VM_QUIESCE_PHASE_DEVICES] = VM_QUIESCE_BUSY;
+    assert_step(t, DEADLINE, VM_QUIESCE_OUTCOME_NONE, VM_QUIESCE_PHASE_FAILED);
+    g_assert_false(vm_quiesce_core_undo(&t->q, &err));
+    assert_error(&err, "Quiescing cannot be undone yet: net: net in devices");
 }
 
 static void test_undo_failed(Fixture *t, const void *opaque)
@@ -533,14 +542,17 @@ int main(int argc, char **argv)
     add("busy", 0, test_busy);
     add("deadline/stop", VM_QUIESCE_PHASE_STOP, test_deadline);
     add("deadline/drain", VM_QUIESCE_PHASE_DRAIN, test_deadline);
+    add("deadline/devices", VM_QUIESCE_PHASE_DEVICES, test_deadline);
     add("deadline/flush", VM_QUIESCE_PHASE_FLUSH, test_deadline);
     add("deadline/again", 0, test_deadline_again);
     add("error/stop", VM_QUIESCE_PHASE_STOP, test_error);
     add("error/drain", VM_QUIESCE_PHASE_DRAIN, test_error);
+    add("error/devices", VM_QUIESCE_PHASE_DEVICES, test_error);
     add("error/flush", VM_QUIESCE_PHASE_FLUSH, test_error);
     add("error/release", 0, test_release_error);
     add("start/refused", 0, test_start_refused);
     add("undo/refused", 0, test_undo_refused);
+    add("undo/failed-devices", VM_QUIESCE_PHASE_DEVICES, test_undo_failed);
     add("undo/failed-flush", VM_QUIESCE_PHASE_FLUSH, test_undo_failed);
     add("undo/failed-release", VM_QUIESCE_PHASE_RELEASE, test_undo_failed);
     add("undo/error", 0, test_undo_error);
