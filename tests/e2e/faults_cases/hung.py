@@ -274,6 +274,7 @@ class Cell(contextlib.ExitStack):
                 expect(not self.backend.closes(),
                        f'{what}: QEMU does not end, but others could')
                 self.found.kept = True
+                self.found.notes.append('the kernel keeps the process')
                 self.backend.go_on()
                 expect(process.wait(PATIENCE), f'{what}: the kernel keeps it')
                 return now

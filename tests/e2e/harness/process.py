@@ -80,6 +80,10 @@ class Process:
         """Send a signal, unless it has ended."""
         self._popen.send_signal(number)
 
+    def cpu_seconds(self) -> float:
+        """The CPU time that its first thread has had."""
+        return _sched(self.pid)[0]
+
     def wait(self, patience: float) -> float | None:
         """When it has ended (time.perf_counter()); None if it has not."""
         try:
@@ -120,3 +124,17 @@ class Process:
         return all(not memory or (pending and int(pending, 16) & kill)
                    for memory, pending in zip(self.tasks('VmSize'),
                                               self.tasks('SigPnd')))
+
+
+def denied_seconds(task: int) -> float:
+    """For how long a thread was ready to run, and did not get a CPU."""
+    return _sched(task)[1]
+
+
+def _sched(task: int) -> tuple[float, float]:
+    """Time on a CPU, and in the queue for one."""
+    try:
+        words = Path(f'/proc/{task}/schedstat').read_text().split()
+    except OSError:
+        return 0.0, 0.0
+    return int(words[0]) / 1e9, int(words[1]) / 1e9
