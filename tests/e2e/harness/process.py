@@ -104,7 +104,7 @@ class Process:
                 raise Failure(f'{self.name} cannot be killed')
 
     def tasks(self, key: str) -> list[str]:
-        """One line of /proc/PID/task/*/status; '' where it is missing."""
+        """First words in /proc/PID/task/*/status; '' where there are none."""
         values = []
         for task in Path(f'/proc/{self.pid}/task').glob('*/status'):
             try:
@@ -112,7 +112,7 @@ class Process:
             except OSError:
                 continue
             fields = dict(line.split(':', 1) for line in lines)
-            values.append(fields.get(key, '').split(' ')[0].strip())
+            values.append(' '.join(fields.get(key, '').split()[:1]))
         return values
 
     def runs_no_code(self) -> bool:

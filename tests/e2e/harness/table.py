@@ -90,10 +90,12 @@ def check(document: Path, rows: Iterable[Row], whole: str = '') -> None:
     """
     written = _read(document)
     found = {row.key(): row.finding() for row in rows}
-    problems = [f'{" / ".join(key)}: found {finding}, in the document '
-                f'{written.get(key, (None,))[1:] or "nothing"}'
-                for key, finding in found.items()
-                if written.get(key, (None,))[1:] != finding]
+    problems = []
+    for key, finding in found.items():
+        _, *told = written.get(key, [''])
+        if told != [*finding]:
+            problems.append(f'{" / ".join(key)}: {finding}, but in the '
+                            f'document: {told or "nothing"}')
     problems += [f'{" / ".join(key)}: only in the document'
                  for key, (tests, *_) in written.items()
                  if whole and f'`{whole}`' in tests and key not in found]
@@ -118,7 +120,7 @@ def _table(rows: list[Row]) -> list[str]:
     return [f'| {" | ".join(line)} |' for line in lines]
 
 
-def _read(document: Path) -> dict[tuple[str, ...], tuple[str, ...]]:
+def _read(document: Path) -> dict[tuple[str, ...], list[str]]:
     """Key of each row -> its section's tests, and its finding."""
     found = {}
     section = tests = ''
@@ -130,6 +132,6 @@ def _read(document: Path) -> dict[tuple[str, ...], tuple[str, ...]]:
             tests = line
         elif line.startswith('| ') and not line.startswith('| ---'):
             cells = [cell.strip() for cell in line.strip('|').split('|')]
-            found[section, cells[0], cells[1]] = (tests, *cells[2:4])
+            found[section, cells[0], cells[1]] = [tests, *cells[2:4]]
     return {key: value for key, value in found.items()
             if key[1:] != ('back end', 'fault')}
