@@ -112,7 +112,7 @@ class Cell(contextlib.ExitStack):
             self.callback(self._end_watch)
             self.attempt = self.vm.quiesce(DEADLINE_MS)
             self.count = self.vm.word()
-            self.failed_at = self._await_failure()
+            self._await_failure()
             failed.pop_all()
 
     def _end_watch(self) -> None:
@@ -143,24 +143,23 @@ class Cell(contextlib.ExitStack):
                 submitted = time.perf_counter()
         return since, submitted
 
-    def _await_failure(self) -> float:
+    def _await_failure(self) -> None:
         when, data = self.vm.verdict(self.attempt)
         expect(data['event'] == 'VM_QUIESCE_FAILED', f'not hung: {data}')
-        late = when - self.attempt.sent - DEADLINE_MS / 1e3
-        slack = self.control.slack(self.attempt.sent, when)
         self.found.took('reply to vm-quiesce',
                         self.attempt.replied - self.attempt.sent)
-        self.found.took('failed, after the deadline', late)
-        self._check_named(data['participants'], when)
-        expect(-LIMIT <= late <= LIMIT + slack,
-               f'VM_QUIESCE_FAILED {late * 1e3:+.0f} ms from the deadline')
-
         refusal = self.vm.refused('cont')
         expect('not permitted' in refusal, refusal)
         self.vm.refused('vm-unquiesce', token=self.attempt.token)
         time.sleep(_AFTERWARDS)
         expect(self.vm.status() == 'paused', 'the state has changed')
-        return when
+
+        deadline = self.attempt.sent + DEADLINE_MS / 1e3
+        late = when - deadline
+        self.found.took('failed, after the deadline', late)
+        expect(-LIMIT <= late <= LIMIT + self.watch.slack(deadline, when),
+               f'VM_QUIESCE_FAILED {late * 1e3:+.0f} ms from the deadline')
+        self._check_named(data['participants'], when)
 
     def _check_named(self, participants: list[dict], when: float) -> None:
         by_name = {part['name']: part for part in participants}
@@ -177,7 +176,7 @@ class Cell(contextlib.ExitStack):
         busy = ('flush in flight' if self.fault.flush
                 else f'{_REQUESTS} requests in flight')
         match = re.fullmatch(r"node 'disk' \((.*)\): " + busy
-                             + r',.* (\d+) ms', error)
+                             + r'.* (\d+) ms', error)
         expect(match, f'participant block says: {error or participants}')
         assert match
         self._check_request(match[1], int(match[2]), when)
@@ -193,7 +192,7 @@ class Cell(contextlib.ExitStack):
     def _check_request(self, path: str, age_ms: int, when: float) -> None:
         first, last = ((self.attempt.sent, self.attempt.replied + LIMIT)
                        if self.fault.flush else self.submitted)
-        slack = self.control.slack(first, when) + _ROUNDING
+        slack = self.watch.slack(first, when) + _ROUNDING
         low, high = (when - last - slack) * 1e3, (when - first + slack) * 1e3
         expect(low <= age_ms <= high, f'{age_ms} ms is not the age of a '
                f'request that is {low:.0f} to {high:.0f} ms old')

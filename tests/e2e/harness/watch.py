@@ -130,6 +130,12 @@ class Watch:
         """The longest time that an answer took, in seconds."""
         return max(sample.took for sample in self._samples())
 
+    def slack(self, since: float, until: float) -> float:
+        """By how much the host may have delayed something in that time."""
+        return max(self._control.slack(since, until),
+                   *(sample.denied for sample in self._samples()
+                     if sample.end >= since and sample.start <= until), 0.0)
+
     def check(self, until: float) -> None:
         """Was every question up to @until answered in time?"""
         for watcher in self._watchers:
