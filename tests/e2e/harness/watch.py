@@ -158,11 +158,14 @@ class Watch:
         Fail if the guest has counted after @since; how often that was looked
         at.
         """
-        counts = [count for watcher in self._watchers
-                  for when, count in watcher.counts if when >= since]
-        expect(len(set(counts)) == 1,
-               f'the guest went on, from {counts[:1]} to {counts[-1:]}')
-        return len(counts)
+        looks = sorted(look for watcher in self._watchers
+                       for look in watcher.counts if look[0] >= since)
+        expect(looks, 'nobody has looked')
+        late = [when for when, count in looks if count != looks[-1][1]]
+        expect(not late, f'the guest went on, from {looks[0][1]} to '
+               f'{looks[-1][1]}, for more than '
+               f'{(max(late, default=since) - since) * 1e3:.1f} ms')
+        return len(looks)
 
     def events(self, name: str) -> Iterable[list[float]]:
         """For each monitor, when events of this name came."""
