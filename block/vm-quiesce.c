@@ -14,6 +14,7 @@
 #include "block/aio-wait.h"
 #include "block/block.h"
 #include "block/block_int.h"
+#include "block/vm-quiesce.h"
 #include "qapi/error.h"
 #include "qapi/util.h"
 #include "qemu/coroutine.h"
@@ -160,15 +161,11 @@ static void GRAPH_RDLOCK append_requests(GString *s, BlockDriverState *bs)
     }
 }
 
-static VMQuiesceResult block_quiesce_drain(Error **errp)
+/* Returns what is in flight, for people; empty if nothing is */
+static GString *block_busy(void)
 {
-    g_autoptr(GString) busy = g_string_new(NULL);
+    GString *busy = g_string_new(NULL);
     BlockDriverState *bs = NULL;
-
-    if (!drained) {
-        bdrv_drain_all_begin_nopoll();
-        drained = true;
-    }
 
     GRAPH_RDLOCK_GUARD_MAINLOOP();
 
@@ -177,11 +174,29 @@ static VMQuiesceResult block_quiesce_drain(Error **errp)
             append_requests(busy, bs);
         }
     }
+    return busy;
+}
+
+static VMQuiesceResult block_quiesce_drain(Error **errp)
+{
+    g_autoptr(GString) busy = NULL;
+
+    if (!drained) {
+        bdrv_drain_all_begin_nopoll();
+        drained = true;
+    }
+
+    busy = block_busy();
     if (busy->len) {
         error_setg(errp, "%s", busy->str);
         return VM_QUIESCE_BUSY;
     }
     return VM_QUIESCE_DONE;
+}
+
+bool block_quiesce_drained(void)
+{
+    return block_quiesce_drain(NULL) == VM_QUIESCE_DONE;
 }
 
 static void coroutine_fn flush_entry(void *opaque)
@@ -223,6 +238,10 @@ static VMQuiesceResult block_quiesce_flush(Error **errp)
     guint i;
 
     if (!flushes) {
+        /* Jobs and exports that have ended may have left something behind */
+        if (block_quiesce_drain(errp) != VM_QUIESCE_DONE) {
+            return VM_QUIESCE_BUSY;
+        }
         start_flushes();
     }
 

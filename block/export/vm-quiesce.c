@@ -2,7 +2,9 @@
  * Quiesced run state: block exports
  *
  * All exports are closed, whether writable or not: their clients must see an
- * error, not an image that somebody else has taken over.
+ * error, not an image that somebody else has taken over.  Closing some kinds
+ * waits for their requests, so it is done when block nodes are drained; their
+ * clients cannot start any from then on.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -23,7 +25,7 @@ BlockExportInfoList *exports_quiesce_closed(void)
     return QAPI_CLONE(BlockExportInfoList, closed);
 }
 
-static void exports_quiesce_stop(VMQuiesceParticipant *p)
+static void close_exports(void)
 {
     BlockExportInfoList *l;
 
@@ -36,11 +38,21 @@ static void exports_quiesce_stop(VMQuiesceParticipant *p)
 static VMQuiesceResult exports_quiesce_poll(VMQuiesceParticipant *p,
                                             VmQuiescePhase phase, Error **errp)
 {
-    g_autoptr(BlockExportInfoList) list = qmp_query_block_exports(&error_abort);
+    g_autoptr(BlockExportInfoList) open = NULL;
 
-    if (list) {
-        error_setg(errp, "export '%s' of node '%s' is still shutting down",
-                   list->value->id, list->value->node_name);
+    if (phase != VM_QUIESCE_PHASE_DRAIN) {
+        return VM_QUIESCE_DONE;
+    }
+
+    open = qmp_query_block_exports(&error_abort);
+    if (open && !closed && block_quiesce_drained()) {
+        close_exports();
+        qapi_free_BlockExportInfoList(open);
+        open = qmp_query_block_exports(&error_abort);
+    }
+    if (open) {
+        error_setg(errp, "export '%s' of node '%s' is not closed",
+                   open->value->id, open->value->node_name);
         return VM_QUIESCE_BUSY;
     }
     return VM_QUIESCE_DONE;
@@ -55,7 +67,6 @@ static bool exports_quiesce_undo(VMQuiesceParticipant *p, Error **errp)
 static VMQuiesceParticipant exports_participant = {
     .name = "block-exports",
     .order = VM_QUIESCE_ORDER_BACKENDS,
-    .stop = exports_quiesce_stop,
     .poll = exports_quiesce_poll,
     .undo = exports_quiesce_undo,
 };

@@ -19,6 +19,7 @@
 #include "qemu/bswap.h"
 #include "qemu/timer.h"
 #include "qobject/qdict.h"
+#include "qobject/qjson.h"
 #include "qobject/qlist.h"
 #include "standard-headers/linux/virtio_blk.h"
 #include "standard-headers/linux/virtio_scsi.h"
@@ -752,6 +753,109 @@ static void test_job(const void *opaque)
     unlink(target);
 }
 
+/*
+ * Jobs drain their nodes when they end, so they must not be ended while a
+ * guest's request hangs, and must not keep the process.
+ */
+static void test_job_hung(const void *opaque)
+{
+    bool quit = opaque;
+    g_autofree char *image = vmq_make_image("raw", IMAGE_SIZE);
+    g_autofree char *sock = vmq_tmpfile("nbd");
+    g_autofree char *args = g_strdup_printf(
+        "--blockdev file,node-name=n,filename=%s "
+        "--nbd-server addr.type=unix,addr.path=%s "
+        "--export nbd,id=e,node-name=n,writable=on", image, sock);
+    GPid server = start_daemon(args);
+    QTestState *qts = qtest_initf(
+        "-machine pc -blockdev nbd,node-name=disk,export=n,server.type=unix,"
+        "server.path=%s -device ide-hd,id=dev,drive=disk "
+        "-blockdev null-co,node-name=target,size=%d", sock, IMAGE_SIZE);
+    g_autofree char *token = NULL, *error = NULL;
+    QDict *data;
+
+    qtest_qmp_assert_success(qts, "{ 'execute': 'blockdev-mirror',"
+                             "  'arguments': { 'job-id': 'job',"
+                             "    'device': 'disk', 'target': 'target',"
+                             "    'sync': 'full' } }");
+    wait_job(qts, "ready");
+    kill(server, SIGSTOP);
+    g_free(qtest_hmp(qts, "qemu-io -d /machine/peripheral/dev "
+                     "\"aio_write -q -P 90 0 64k\""));
+
+    token = vmq_start(qts, 200);
+    data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
+    error = vmq_participant_error(data, "block-jobs");
+    g_assert_cmpstr(error, ==, "job 'job' (mirror) has not ended");
+    check_requests(data);
+    qobject_unref(data);
+    vmq_assert_status(qts, "paused");
+
+    if (quit) {
+        qtest_qmp_assert_success(qts, "{ 'execute': 'quit' }");
+        qtest_wait_qemu(qts);
+    } else {
+        kill(server, SIGCONT);
+        qobject_unref(vmq_wait(qts, "VM_QUIESCED", token));
+        data = only_entry(qts, "cancelled-jobs");
+        g_assert_cmpstr(qdict_get_str(data, "status"), ==, "ready");
+        qobject_unref(data);
+        g_assert_cmpint(byte_at(image, 0), ==, 90);
+        vmq_unquiesce(qts, token);
+        qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    }
+    qtest_quit(qts);
+    stop_daemon(server);
+    unlink(image);
+    unlink(sock);
+}
+
+/* Jobs of a group end together: one waits for the other */
+static void test_job_group(void)
+{
+    g_autofree char *image = vmq_make_image("raw", IMAGE_SIZE);
+    QTestState *qts = qtest_initf(
+        "-machine pc -blockdev file,node-name=disk,filename=%s "
+        "-device virtio-blk-pci,drive=disk "
+        "-blockdev null-co,node-name=t1,size=%d "
+        "-blockdev null-co,node-name=t2,size=%d",
+        image, IMAGE_SIZE, IMAGE_SIZE);
+    g_autofree char *token = NULL;
+    QDict *ret;
+
+    qtest_qmp_assert_success(
+        qts, "{ 'execute': 'transaction', 'arguments': {"
+        "  'properties': { 'completion-mode': 'grouped' },"
+        "  'actions': [ {"
+        "    'type': 'blockdev-backup', 'data': { 'job-id': 'done',"
+        "      'device': 'disk', 'target': 't1', 'sync': 'full' } }, {"
+        "    'type': 'blockdev-backup', 'data': { 'job-id': 'slow',"
+        "      'device': 'disk', 'target': 't2', 'sync': 'full',"
+        "      'speed': 65536 } } ] } }");
+    while (true) {
+        g_autoptr(QDict) rsp = qtest_qmp(qts, "{ 'execute': 'query-jobs' }");
+        g_autoptr(GString) json = qobject_to_json(QOBJECT(rsp));
+
+        if (strstr(json->str, "waiting")) {
+            break;
+        }
+        g_usleep(1000);
+    }
+
+    token = vmq_quiesce(qts);
+    ret = qtest_qmp_assert_success_ref(qts,
+                                       "{ 'execute': 'query-vm-quiesce' }");
+    g_assert_cmpint(qlist_size(qdict_get_qlist(ret, "cancelled-jobs")), ==, 2);
+    qobject_unref(ret);
+    ret = qtest_qmp(qts, "{ 'execute': 'query-jobs' }");
+    g_assert_true(qlist_empty(qdict_get_qlist(ret, "return")));
+    qobject_unref(ret);
+    g_assert_true(vmq_can_write(image, "raw"));
+    vmq_unquiesce(qts, token);
+    qtest_quit(qts);
+    unlink(image);
+}
+
 static void test_export(const void *opaque)
 {
     bool writable = opaque;
@@ -828,6 +932,10 @@ int main(int argc, char **argv)
 
         qtest_add_data_func(path, &job_cases[i], test_job);
     }
+    qtest_add_data_func("vm-quiesce/job/hung", (void *)false, test_job_hung);
+    qtest_add_data_func("vm-quiesce/job/hung-quit", (void *)true,
+                        test_job_hung);
+    qtest_add_func("vm-quiesce/job/group", test_job_group);
     qtest_add_data_func("vm-quiesce/export/read-only", (void *)false,
                         test_export);
     qtest_add_data_func("vm-quiesce/export/writable", (void *)true,
