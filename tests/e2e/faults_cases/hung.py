@@ -3,7 +3,8 @@ Storage that hangs, with requests in flight.
 
 What is promised, from vm-quiesce on:
 
-* no vCPU runs, and every monitor answers within 100 ms, all the time;
+* no vCPU runs (query-vm-quiesce tells if that takes a moment), and every
+  monitor answers within 100 ms, all the time;
 * VM_QUIESCE_FAILED comes at the deadline, and names the node, the device, and
   the number and age of the requests;
 * nothing but VM_QUIESCED comes after STOP, and the VM cannot be continued;
@@ -203,9 +204,13 @@ class Cell(contextlib.ExitStack):
     def _check_watch(self, end: float) -> None:
         """Whatever must have been so up to here."""
         self.watch.check(end)
-        looks = self.watch.still(self.attempt.replied)
+        looks = self.watch.still(self.attempt.stopped)
         expect(self.vm.process.status() is not None
                or self.vm.word() == self.count, 'the guest has counted')
+        if self.attempt.stopped > self.attempt.replied:
+            wait = self.attempt.stopped - self.attempt.replied
+            self.found.notes.append(f'a vCPU stopped {wait * 1e3:.0f} ms '
+                                    'after the reply, as was told')
         self.found.took('slowest monitor', self.watch.slowest())
         self.found.notes.append(f'the guest stood still {looks} times')
 

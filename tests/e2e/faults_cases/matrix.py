@@ -126,7 +126,7 @@ def throttled_here(work: Path, control: Control) -> Iterator[Row]:
         end = time.perf_counter()
         watch.stop()
         watch.check(end)
-        watch.still(attempt.replied)
+        watch.still(attempt.stopped)
         yield Row(SLOW, 'throttle node in QEMU', '64 KiB/s, 3 MiB in its '
                   'queue', '`VM_QUIESCED` before the deadline, with all of '
                   'it written',

@@ -27,6 +27,8 @@ class Attempt:
     # by time.perf_counter()
     sent: float
     replied: float
+    # from here on, no vCPU runs
+    stopped: float
     # how many events had come before
     events: int
 
@@ -104,7 +106,18 @@ class Bare(contextlib.ExitStack):
         sent = time.perf_counter()
         token = self.execute('vm-quiesce', **{
             'reason': 'test', 'deadline-ms': deadline_ms})['token']
-        return Attempt(token, sent, time.perf_counter(), events)
+        replied = stopped = time.perf_counter()
+        # it does not wait for a vCPU to which the host gives no time
+        while self._runs():
+            stopped = 0.0
+        return Attempt(token, sent, replied, stopped or time.perf_counter(),
+                       events)
+
+    def _runs(self) -> bool:
+        """Is it told that a vCPU has not stopped?"""
+        parts = self.execute('query-vm-quiesce')['participants']
+        return any(part['name'] == 'vcpus' and 'error' in part
+                   for part in parts)
 
     def verdict(self, attempt: Attempt, *names: str) -> tuple[float, dict]:
         """
