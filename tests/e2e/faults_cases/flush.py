@@ -51,9 +51,10 @@ def _fails(device: Device, error: int, work: Path,
         when, data = vm.verdict(attempt)
         expect(data['event'] == 'VM_QUIESCE_FAILED',
                f'the flush cannot have been made: {data}')
-        block, = [part for part in data['participants']
-                  if part['name'] == 'block']
-        named = block['error']
+        parts = data['participants']
+        expect([part['name'] for part in parts] == ['block'],
+               f'nothing else has failed, but it names: {parts}')
+        named = parts[0]['error']
         expect(re.fullmatch(
             r"node 'disk' \(/machine/peripheral/dev.*\): flush failed: "
             + re.escape(os.strerror(error)), named), f'named: {named}')

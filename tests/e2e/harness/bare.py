@@ -72,6 +72,14 @@ class Bare(contextlib.ExitStack):
             return self.main.execute(command, **arguments)
         except RuntimeError as error:
             raise Failure(f'{command}: {error}') from None
+        except (OSError, EOFError) as error:
+            raise self._lost(command, error) from None
+
+    def _lost(self, command: str, error: Exception) -> Failure:
+        # if it is ending, it does so in a moment
+        self.process.wait(1)
+        return Failure(f'{command}: {error!r}; QEMU: status '
+                       f'{self.process.status()}, {self.process.output()}')
 
     def refused(self, command: str, **arguments: object) -> str:
         """The error of a QMP command that must fail."""
@@ -115,9 +123,10 @@ class Bare(contextlib.ExitStack):
 
     def _runs(self) -> bool:
         """Is it told that a vCPU has not stopped?"""
-        parts = self.execute('query-vm-quiesce')['participants']
-        return any(part['name'] == 'vcpus' and 'error' in part
-                   for part in parts)
+        info = self.execute('query-vm-quiesce')
+        return info['phase'] == 'stop' and any(
+            part['name'] == 'vcpus' and 'error' in part
+            for part in info['participants'])
 
     def verdict(self, attempt: Attempt, *names: str) -> tuple[float, dict]:
         """
@@ -127,8 +136,8 @@ class Bare(contextlib.ExitStack):
         names = names or ('VM_QUIESCED', 'VM_QUIESCE_FAILED')
         try:
             when, event = self.main.event(*names, start=attempt.events)
-        except TimeoutError:
-            raise Failure(f'no {" or ".join(names)} in {PATIENCE} s') from None
+        except (OSError, EOFError) as error:
+            raise self._lost(' or '.join(names), error) from None
         expect(event['data']['token'] == attempt.token, event)
         return when, event['data'] | {'event': event['event']}
 
