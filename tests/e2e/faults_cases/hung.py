@@ -28,7 +28,7 @@ from pathlib import Path
 
 from harness import firmware, image
 from harness.bare import Attempt, Bare
-from harness.process import PATIENCE, until
+from harness.process import PATIENCE, denied_seconds, until
 from harness.tap import Failure, expect
 from harness.watch import LIMIT, Control, Watch
 
@@ -112,6 +112,7 @@ class Cell(contextlib.ExitStack):
             self.submitted = self._submit()
             self.watch = Watch(self.vm, control)
             self.callback(self._end_watch)
+            self._denied = denied_seconds(self.vm.process.pid)
             self.attempt = self.vm.quiesce(DEADLINE_MS)
             self.count = self.vm.word()
             self._await_failure()
@@ -147,6 +148,9 @@ class Cell(contextlib.ExitStack):
 
     def _await_failure(self) -> None:
         when, data = self.vm.verdict(self.attempt)
+        # by how much the host may have delayed it
+        slack = max(self.control.slack(self.attempt.sent, when),
+                    denied_seconds(self.vm.process.pid) - self._denied)
         expect(data['event'] == 'VM_QUIESCE_FAILED', f'not hung: {data}')
         self.found.took('reply to vm-quiesce',
                         self.attempt.replied - self.attempt.sent)
@@ -156,14 +160,15 @@ class Cell(contextlib.ExitStack):
         time.sleep(_AFTERWARDS)
         expect(self.vm.status() == 'paused', 'the state has changed')
 
-        deadline = self.attempt.sent + DEADLINE_MS / 1e3
-        late = when - deadline
+        late = when - self.attempt.sent - DEADLINE_MS / 1e3
         self.found.took('failed, after the deadline', late)
-        expect(-LIMIT <= late <= LIMIT + self.watch.slack(deadline, when),
-               f'VM_QUIESCE_FAILED {late * 1e3:+.0f} ms from the deadline')
-        self._check_named(data['participants'], when)
+        expect(-LIMIT <= late <= LIMIT + slack,
+               f'VM_QUIESCE_FAILED {late * 1e3:+.0f} ms from the deadline; '
+               f'the host has taken {slack * 1e3:.0f} ms')
+        self._check_named(data['participants'], when, slack)
 
-    def _check_named(self, participants: list[dict], when: float) -> None:
+    def _check_named(self, participants: list[dict], when: float,
+                     slack: float) -> None:
         by_name = {part['name']: part for part in participants}
         if isinstance(self.backend, VhostUser):
             error = by_name.get('vhost', {}).get('error', '')
@@ -181,7 +186,7 @@ class Cell(contextlib.ExitStack):
                              + r'.* (\d+) ms', error)
         expect(match, f'participant block says: {error or participants}')
         assert match
-        self._check_request(match[1], int(match[2]), when)
+        self._check_request(match[1], int(match[2]), when, slack)
 
         requests = [request for request in block.get('requests', [])
                     if request['node-name'] == 'disk']
@@ -189,12 +194,13 @@ class Cell(contextlib.ExitStack):
         wanted = 1 if self.fault.flush else _REQUESTS
         expect(requests[0]['count'] == wanted, requests)
         self._check_request(requests[0].get('qom-path', ''),
-                            requests[0]['age-ms'], when)
+                            requests[0]['age-ms'], when, slack)
 
-    def _check_request(self, path: str, age_ms: int, when: float) -> None:
+    def _check_request(self, path: str, age_ms: int, when: float,
+                       slack: float) -> None:
         first, last = ((self.attempt.sent, self.attempt.replied + LIMIT)
                        if self.fault.flush else self.submitted)
-        slack = self.watch.slack(first, when) + _ROUNDING
+        slack += _ROUNDING
         low, high = (when - last - slack) * 1e3, (when - first + slack) * 1e3
         expect(low <= age_ms <= high, f'{age_ms} ms is not the age of a '
                f'request that is {low:.0f} to {high:.0f} ms old')
@@ -271,6 +277,8 @@ class Cell(contextlib.ExitStack):
 
     def _await_end(self, start: float, what: str) -> float:
         process = self.vm.process
+        denied = 0.0
+        denied_before = denied_seconds(process.pid)
         while True:
             ended = process.wait(0.002)
             now = time.perf_counter()
@@ -286,7 +294,9 @@ class Cell(contextlib.ExitStack):
                 self.backend.go_on()
                 expect(process.wait(PATIENCE), f'{what}: the kernel keeps it')
                 return now
-            if now - start > _END_LIMIT + self.control.slack(start, now):
+            denied = max(denied, denied_seconds(process.pid) - denied_before)
+            if now - start > _END_LIMIT + max(
+                    denied, self.control.slack(start, now)):
                 raise Failure(f'{what} has not ended the process after '
                               f'{now - start:.1f} s')
 

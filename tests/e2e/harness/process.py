@@ -6,6 +6,7 @@ SPDX-License-Identifier: GPL-2.0-or-later
 
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -126,9 +127,18 @@ class Process:
                                               self.tasks('SigPnd')))
 
 
-def denied_seconds(task: int) -> float:
-    """For how long a thread was ready to run, and did not get a CPU."""
-    return _sched(task)[1]
+def denied_seconds(process: int) -> float:
+    """
+    For how long the threads of a process, taken together, were ready to run
+    and did not get a CPU.
+    """
+    return sum(_sched(int(task.name))[1]
+               for task in Path(f'/proc/{process}/task').glob('*'))
+
+
+def denied_here() -> float:
+    """The same for this thread."""
+    return _sched(threading.get_native_id())[1]
 
 
 def _sched(task: int) -> tuple[float, float]:

@@ -3,8 +3,8 @@ Monitors that are asked all the time: how long do they take to answer, and does
 the guest stand still?
 
 What is promised is an answer within 100 ms. The host may have kept QEMU from
-running in that time. That is told by the kernel, which counts how long the
-main thread was ready and did not get a CPU; and by a control, a process of the
+running in that time. That is told by the kernel, which counts how long its
+threads were ready and did not get a CPU; and by a control, a process of the
 same binary that is asked the same, and has nothing to do with what is wrong.
 An answer may be as much later as either says.
 
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from .bare import Bare, read_word
 from .monitor import Monitor
-from .process import denied_seconds
+from .process import denied_here, denied_seconds
 from .tap import expect
 
 LIMIT = 0.1
@@ -31,7 +31,7 @@ class Sample(NamedTuple):
     start: float
     end: float
     question: str
-    # for how long QEMU's main thread, and this one, were kept from running
+    # for how long QEMU's threads, and this one, were kept from running
     denied: float
 
     @property
@@ -66,8 +66,7 @@ class Watcher(threading.Thread):
             self.lost = time.perf_counter(), repr(error)
 
     def _ask(self, question: str) -> None:
-        threads = self._pid, threading.get_native_id()
-        denied = sum(map(denied_seconds, threads))
+        denied = denied_seconds(self._pid) + denied_here()
         start = time.perf_counter()
         missing = None
         try:
@@ -76,7 +75,8 @@ class Watcher(threading.Thread):
             # it counts, with the time that was waited
             missing = error
         end = time.perf_counter()
-        denied = max(0.0, sum(map(denied_seconds, threads)) - denied)
+        # a process that has ended says nothing
+        denied = max(0.0, denied_seconds(self._pid) + denied_here() - denied)
         self.samples.append(Sample(start, end, question, denied))
         if missing:
             raise missing
@@ -129,12 +129,6 @@ class Watch:
     def slowest(self) -> float:
         """The longest time that an answer took, in seconds."""
         return max(sample.took for sample in self._samples())
-
-    def slack(self, since: float, until: float) -> float:
-        """By how much the host may have delayed something in that time."""
-        return max(self._control.slack(since, until),
-                   *(sample.denied for sample in self._samples()
-                     if sample.end >= since and sample.start <= until), 0.0)
 
     def check(self, until: float) -> None:
         """Was every question up to @until answered in time?"""
