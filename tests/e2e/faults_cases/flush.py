@@ -18,7 +18,7 @@ from harness.tap import expect
 from harness.watch import Control
 
 from . import backends
-from .hung import IDE, IOTHREAD, VIRTIO, Device
+from .fault import IDE, IOTHREAD, VIRTIO, Device
 
 _DEADLINE_MS = 10000
 

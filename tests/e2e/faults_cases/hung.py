@@ -23,7 +23,6 @@ import re
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import firmware, image
@@ -32,7 +31,8 @@ from harness.process import PATIENCE, denied_seconds, until
 from harness.tap import Failure, expect
 from harness.watch import LIMIT, Control, Watch
 
-from .backends import Backend, VhostUser
+from .backends import VhostUser
+from .fault import Fault, Found
 
 DEADLINE_MS = 600
 # how long it still hangs after that
@@ -42,54 +42,6 @@ _REQUESTS = 3
 _LENGTH = 65536
 # clocks are read a moment before or after what they measure
 _ROUNDING = 0.02
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device that has the disk."""
-    name: str
-    path: str
-    args: tuple[str, ...]
-
-
-VIRTIO = Device('virtio-blk', '/machine/peripheral/dev/virtio-backend',
-                ('-device', 'virtio-blk-pci,id=dev,drive=disk'))
-IOTHREAD = Device('virtio-blk with an iothread', VIRTIO.path,
-                  ('-object', 'iothread,id=io', '-device',
-                   'virtio-blk-pci,id=dev,drive=disk,iothread=io'))
-IDE = Device('ide', '/machine/peripheral/dev',
-             ('-device', 'ide-hd,id=dev,drive=disk'))
-# the back end is the device's own
-VHOST_USER = Device('vhost-user-blk', '/machine/peripheral/dev', ())
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A row of the table: a disk, and what is in flight when it hangs."""
-    back_end: str
-    fault: str
-    make: Callable[[Path], Backend]
-    device: Device = VIRTIO
-    flush: bool = False
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return f'{self.back_end}, {self.fault}'
-
-
-@dataclass
-class Found:
-    """What was seen in a cell."""
-    named: str = ''
-    # does the kernel keep the process that has ended?
-    kept: bool = False
-    times: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def took(self, what: str, seconds: float) -> None:
-        """Remember a time; the longest, if there are several."""
-        self.times[what] = max(seconds * 1e3, self.times.get(what, -1e9))
 
 
 class Cell(contextlib.ExitStack):

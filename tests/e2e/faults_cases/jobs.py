@@ -19,7 +19,7 @@ from harness.tap import expect
 from harness.watch import Control
 
 from .backends import SIZE, tool
-from .hung import VIRTIO
+from .fault import VIRTIO
 
 _MIB = 1 << 20
 # a job of this speed, in bytes a second, does not get far

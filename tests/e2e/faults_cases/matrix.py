@@ -15,8 +15,8 @@ from harness.tap import expect
 from harness.watch import Control, Watch
 
 from . import backends
-from .hung import (DEADLINE_MS, IDE, IOTHREAD, VHOST_USER, VIRTIO, Cell,
-                   Fault, Found)
+from .fault import IDE, IOTHREAD, VHOST_USER, VIRTIO, Fault, Found
+from .hung import DEADLINE_MS, Cell
 
 HUNG = 'Storage that hangs'
 SLOW = 'Storage that is slow'
