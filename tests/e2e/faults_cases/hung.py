@@ -161,7 +161,7 @@ class Cell(contextlib.ExitStack):
 
     def _check_watch(self, end: float) -> None:
         """Whatever must have been so up to here."""
-        self.watch.check(end)
+        self.watch.check(self.attempt.sent, end)
         looks = self.watch.still(self.attempt.stopped)
         expect(self.vm.process.status() is not None
                or self.vm.word() == self.count, 'the guest has counted')

@@ -125,7 +125,7 @@ def throttled_here(work: Path, control: Control) -> Iterator[Row]:
         backend.write_elsewhere()
         end = time.perf_counter()
         watch.stop()
-        watch.check(end)
+        watch.check(attempt.sent, end)
         watch.still(attempt.stopped)
         yield Row(SLOW, 'throttle node in QEMU', '64 KiB/s, 3 MiB in its '
                   'queue', '`VM_QUIESCED` before the deadline, with all of '

@@ -130,8 +130,11 @@ class Watch:
         """The longest time that an answer took, in seconds."""
         return max(sample.took for sample in self._samples())
 
-    def check(self, until: float) -> None:
-        """Was every question up to @until answered in time?"""
+    def check(self, since: float, until: float) -> None:
+        """
+        Was every question up to @until answered in time? What is late is told
+        by the time since @since.
+        """
         for watcher in self._watchers:
             expect(watcher.samples, 'a monitor was not asked')
             if watcher.lost:
@@ -142,10 +145,10 @@ class Watch:
                 continue
             control = self._control.slack(sample.start, sample.end)
             expect(sample.took <= LIMIT + max(control, sample.denied),
-                   f'{sample.question} took {sample.took * 1e3:.0f} ms; at '
-                   f'that time the control took {control * 1e3:.0f} ms, and '
-                   f'QEMU was kept from running for '
-                   f'{sample.denied * 1e3:.0f} ms')
+                   f'{sample.question}, {sample.start - since:+.3f} s after '
+                   f'vm-quiesce, took {sample.took * 1e3:.0f} ms; at that '
+                   f'time the control took {control * 1e3:.0f} ms, and QEMU '
+                   f'was kept from running for {sample.denied * 1e3:.0f} ms')
 
     def still(self, since: float) -> int:
         """
