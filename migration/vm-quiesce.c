@@ -23,7 +23,14 @@ bool migration_quiesce_possible(Error **errp)
 
 static void migration_quiesce_stop(VMQuiesceParticipant *p)
 {
-    if (migration_is_running()) {
+    /*
+     * Once the device state is being sent, the destination may have got all
+     * of it and run, whatever is cancelled here.  Wait for the outcome then.
+     * The migration thread enters this state with the BQL held, and not if it
+     * is cancelled before.
+     */
+    if (migration_is_running() &&
+        migrate_get_current()->state != MIGRATION_STATUS_DEVICE) {
         migration_cancel();
     }
 }

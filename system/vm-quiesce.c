@@ -48,6 +48,9 @@
 /* Of the last attempt */
 static VMQuiesceIdentity quiesce_id;
 
+/* The run state when the VM was asked to quiesce */
+static RunState quiesce_previous;
+
 /* The main loop is being watched */
 static bool quiesce_watching;
 
@@ -153,8 +156,8 @@ static void quiesce_send_quiesced(void)
     g_autoptr(BlockExportInfoList) exports = exports_quiesce_closed();
 
     qapi_event_send_vm_quiesced(quiesce_id.token, quiesce_id.reason,
-                                quiesce_duration_ms(), quiesce_held_requests(),
-                                jobs, exports);
+                                quiesce_previous, quiesce_duration_ms(),
+                                quiesce_held_requests(), jobs, exports);
 }
 
 static void quiesce_send_failed(void)
@@ -187,6 +190,9 @@ static void quiesce_step(void)
 
     switch (vm_quiesce_core_step(&vm_quiesce, quiesce_now_ms())) {
     case VM_QUIESCE_OUTCOME_QUIESCED:
+        if (runstate_check(RUN_STATE_POSTMIGRATE)) {
+            quiesce_previous = RUN_STATE_POSTMIGRATE;
+        }
         runstate_set(RUN_STATE_QUIESCED);
         trace_vm_quiesce_done(quiesce_id.token, quiesce_duration_ms());
         vcpus_quiesce_send_stop();
@@ -252,6 +258,9 @@ static bool quiesce_start(const VMQuiesceIdentity *id, uint32_t deadline_ms,
 {
     bool was_active = vm_quiesce_active();
 
+    if (!was_active) {
+        quiesce_previous = runstate_get();
+    }
     if (!quiesce_timer) {
         quiesce_timer = timer_new_ms(QEMU_CLOCK_REALTIME, quiesce_timer_cb,
                                      NULL);
@@ -345,6 +354,7 @@ void qmp_vm_unquiesce(const char *token, Error **errp)
     if (runstate_check(RUN_STATE_QUIESCED)) {
         runstate_set(RUN_STATE_PAUSED);
     }
+    vm_quiesce.restored = false;
     qatomic_set(&vm_quiesce.active, false);
     trace_vm_quiesce_undone(token);
     vcpus_quiesce_send_stop();
@@ -361,6 +371,8 @@ VmQuiesceInfo *qmp_query_vm_quiesce(Error **errp)
     if (info->phase != VM_QUIESCE_PHASE_NONE) {
         info->token = g_strdup(quiesce_id.token);
         info->reason = g_strdup(quiesce_id.reason);
+        info->has_previous_status = true;
+        info->previous_status = quiesce_previous;
         info->has_deadline_ms = true;
         info->deadline_ms = vm_quiesce.deadline_ms;
         info->has_duration_ms = true;

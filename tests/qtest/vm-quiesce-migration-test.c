@@ -83,6 +83,7 @@ static QTestState *load(Saved *s, const char *capability)
                              "  'arguments': { 'uri': %s } }", s->uri);
     info = vmq_wait(qts, "VM_QUIESCED", s->token);
     g_assert_cmpstr(qdict_get_str(info, "reason"), ==, "test");
+    g_assert_cmpstr(qdict_get_str(info, "previous-status"), ==, "inmigrate");
     qobject_unref(info);
     vmq_assert_status(qts, "quiesced");
     g_assert_true(vmq_can_write(s->image, "qcow2"));

@@ -114,11 +114,15 @@ static void test_state(const void *opaque)
     QTestState *qts = qtest_initf("-machine pc %s", c->args);
     bool needs_reset = g_str_equal(c->state, "shutdown");
     g_autofree char *token = NULL;
+    QDict *data;
 
     c->enter(qts);
     vmq_assert_status(qts, c->state);
 
-    token = vmq_quiesce(qts);
+    token = vmq_start(qts, 60000);
+    data = vmq_wait(qts, "VM_QUIESCED", token);
+    g_assert_cmpstr(qdict_get_str(data, "previous-status"), ==, c->state);
+    qobject_unref(data);
     vmq_assert_error(qtest_qmp(qts, "{ 'execute': 'cont' }"), REFUSED_QMP);
     vmq_assert_status(qts, "quiesced");
     vmq_unquiesce(qts, token);
