@@ -18,6 +18,7 @@
 #include "qapi/error.h"
 #include "qapi/qapi-commands-block-export.h"
 #include "qapi/qapi-visit-block-export.h"
+#include "qemu/atomic.h"
 #include "system/vm-quiesce.h"
 
 /* The exports that there were when the VM was asked to quiesce */
@@ -49,8 +50,11 @@ static void disconnect_late_clients(BlockExportInfoList *open)
     for (; open; open = open->next) {
         BlockExport *exp = blk_exp_find(open->value->id);
 
-        if (open->value->type == BLOCK_EXPORT_TYPE_NBD) {
+        /* One that is being deleted has no reference, and gets none */
+        if (open->value->type == BLOCK_EXPORT_TYPE_NBD &&
+            qatomic_fetch_inc_nonzero(&exp->refcount)) {
             exp->drv->request_shutdown(exp);
+            blk_exp_unref(exp);
         }
     }
 }
