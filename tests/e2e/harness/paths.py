@@ -24,6 +24,8 @@ QEMU_UPSTREAM_BIN = _place('QEMU_UPSTREAM_BIN', 'upstream/bin')
 QEMU_PYTHON = _place('QEMU_PYTHON', 'src/python')
 # where the guest's kernel and initramfs are built
 GUEST = _place('E2E_GUEST', 'e2e-guest')
+# where tests leave rows for docs/failures.md
+FAULTS = _place('FAULTS_ROWS', 'faults')
 
 SYSTEM = 'qemu-system-x86_64'
 

@@ -1,0 +1,1 @@
+"""What is done to a VM's storage, and what must come of it."""
