@@ -11,6 +11,8 @@ between them is tuned for the instant in which the vCPUs are stopped. Each time 
 counts, the image does not change by a byte, and the run state is `quiesced`.
 After vm-unquiesce and cont, the guest has got what it had asked for, once.
 
+A vCPU that executes is unplugged in the same way.
+
 Eight vCPUs in tight loops with interrupts off stand still from the reply to
 vm-quiesce on.
 
@@ -47,23 +49,27 @@ class Request:
     event: str
     # what the VM is in afterwards
     state: str
-    # what brings it back from there, and whether that restarts the guest
-    revive: tuple[str, ...]
-    restarts: bool
+    # what brings it back from there
+    revive: tuple[str, ...] = ()
+    # starts and NMIs that the guest sees
+    effects: int = 1
+    watchdog: str = 'pause'
 
 
 _REQUESTS = (
-    Request('reset', ports.reset, 'RESET', 'running', (), True),
+    Request('reset', ports.reset, 'RESET', 'running'),
     Request('reset by the keyboard controller', ports.keyboard_reset, 'RESET',
-            'running', (), True),
+            'running'),
     Request('power off', ports.power_off, 'SHUTDOWN', 'shutdown',
-            ('system_reset', 'cont'), True),
+            ('system_reset', 'cont')),
     Request('suspend', ports.suspend, 'SUSPEND', 'suspended',
-            ('system_wakeup',), True),
+            ('system_wakeup',)),
     Request('panic', ports.panic, 'GUEST_PANICKED', 'guest-panicked',
-            ('cont',), False),
+            ('cont',), effects=0),
     Request('watchdog', ports.watchdog, 'WATCHDOG', 'watchdog', ('cont',),
-            False),
+            effects=0),
+    Request('NMI by the watchdog', ports.watchdog, 'WATCHDOG', 'running',
+            watchdog='inject-nmi'),
 )
 
 
@@ -86,6 +92,11 @@ def _events(vm: Tiny, name: str) -> int:
                for event in events)
 
 
+def _effects(vm: Tiny) -> int:
+    """What the guest has noticed."""
+    return vm.starts() + vm.nmis()
+
+
 class _Trials:
     """Trials of one kind of request, on one VM."""
 
@@ -106,14 +117,15 @@ class _Trials:
         self._request.make(script)
         self._vm.run(script)
 
-    def _complete(self, seen: int, starts: int) -> None:
+    def _complete(self, seen: int, effects: int) -> None:
         """Have the VM go on until what was asked for has been done, once."""
         vm, request = self._vm, self._request
         deadline = time.monotonic() + PATIENCE
-        while not seen or vm.status() != 'running' or vm.starts() != starts:
+        while (not seen or vm.status() != 'running'
+               or _effects(vm) != effects):
             expect(time.monotonic() < deadline,
                    f'after vm-unquiesce: {vm.status()}, {request.event} '
-                   f'{seen} times, {vm.starts()} starts instead of {starts}')
+                   f'{seen} times, {_effects(vm)} effects, not {effects}')
             state = vm.status()
             if state == request.state:
                 self._revive()
@@ -125,7 +137,7 @@ class _Trials:
         vm.wait_until_moving()
         seen += _events(vm, request.event)
         expect(seen == 1, f'{request.event} came {seen} times')
-        expect(vm.starts() == starts, f'{vm.starts()} starts, not {starts}')
+        expect(_effects(vm) == effects, 'done twice')
 
     def _revive(self) -> None:
         for command in self._request.revive:
@@ -141,7 +153,7 @@ class _Trials:
     def one(self) -> None:
         """Request and quiesce at about the same time, and back."""
         vm, request = self._vm, self._request
-        starts = vm.starts() + request.restarts
+        effects = _effects(vm) + request.effects
         _events(vm, request.event)
         self._ask()
         time.sleep(self._lead * self._rng.uniform(0.5, 1.5))
@@ -159,32 +171,58 @@ class _Trials:
         self.when['before' if before else 'held' if after else 'later'] += 1
         # next time closer to the instant in which the vCPUs are stopped
         self._lead *= 1 / 1.2 if before else 1.2
-        self._complete(before + after, starts)
+        self._complete(before + after, effects)
 
 
-def _devices(cpus: int, disk: Disk) -> dict:
-    return {'cpus': cpus, 'disk': disk, 'args': [
-        '-device', 'pvpanic', '-device', 'ib700', '-action',
-        'panic=pause,watchdog=pause,shutdown=pause']}
-
-
-def _requests(rig: Rig, rng: random.Random, rounds: int) -> None:
+def _requests(rig: Rig, rng: random.Random, request: Request,
+              rounds: int) -> None:
     disk = rig.disk(IDE, 'raw', size=_DISK_SIZE)
     try:
-        for request in _REQUESTS:
-            with Tiny(rig.work, **_devices(1, disk)) as vm:
-                vm.boot()
-                trials = _Trials(vm, disk.image, request, rng)
-                for _ in range(rounds):
-                    trials.one()
-            note(f'{request.name}: ' + ', '.join(
-                f'{count} {when}' for when, count in trials.when.items()))
+        with Tiny(rig.work, disk=disk, args=[
+                '-device', 'pvpanic', '-device', 'ib700', '-action',
+                'panic=pause,shutdown=pause,watchdog='
+                + request.watchdog]) as vm:
+            vm.boot()
+            trials = _Trials(vm, disk.image, request, rng)
+            for _ in range(rounds):
+                trials.one()
+        note('the request came ' + ', '.join(
+            f'{count} times {when}' for when, count in trials.when.items()))
     finally:
         disk.image.unlink()
 
 
-def _nmi(rig: Rig, rng: random.Random, rounds: int) -> None:
-    """An NMI from outside and one vm-quiesce, by two monitors at once."""
+def _unplug(rig: Rig, rng: random.Random, rounds: int) -> None:
+    """The guest ejects the other vCPU, which executes."""
+    lead = 0.0002
+    when: collections.Counter[str] = collections.Counter()
+    with Tiny(rig.work, cpus=2, smp='1,maxcpus=2') as vm:
+        vm.launch()
+        vm.wait_until_moving([0])
+        place = next(cpu for cpu in vm.cmd('query-hotpluggable-cpus')
+                     if 'qom-path' not in cpu)
+        script = Script()
+        ports.eject_cpu(script, 1)
+        for _ in range(rounds):
+            vm.cmd('device_add', driver=place['type'], id='other',
+                   **place['props'])
+            vm.run(Script().add('start_others'))
+            vm.wait_until_moving()
+            vm.run(script)
+            time.sleep(lead * rng.uniform(0.5, 1.5))
+            quiesced = vm.quiesce()
+            left = len(vm.cmd('query-cpus-fast'))
+            expect(not vm.moving(_HOLD_S), 'a vCPU runs after VM_QUIESCED')
+            expect(left == len(vm.cmd('query-cpus-fast')),
+                   'a vCPU was removed after VM_QUIESCED')
+            when['later' if left > 1 else 'before'] += 1
+            lead *= 1.2 if left > 1 else 1 / 1.2
+            vm.unquiesce(quiesced)
+            vm.cmd('cont')
+            vm.await_event('DEVICE_DELETED', device='other')
+            vm.wait_until_moving([0])
+    note('unplugged ' + ', '.join(f'{count} times {name}'
+                                  for name, count in when.items()))
 
 
 def _tight_loops(rig: Rig, cpus: int) -> None:
@@ -211,3 +249,17 @@ def _tight_loops(rig: Rig, cpus: int) -> None:
         event = vm.quiesce()
         expect(not vm.moving(_HOLD_S), 'a vCPU runs')
     note(f'{cpus} vCPUs: quiesced after at most {longest} ms')
+
+
+def cases(rig: Rig, rng: random.Random,
+          rounds: int) -> list[tuple[str, Callable[[], None]]]:
+    """@rounds is how often each thing is tried."""
+    return [
+        *((f'{request.name} at the same instant',
+           lambda request=request: _requests(rig, rng, request, rounds))
+          for request in _REQUESTS),
+        ('a vCPU is unplugged at the same instant',
+         lambda: _unplug(rig, rng, rounds)),
+        ('8 vCPUs in tight loops stand still from the reply on',
+         lambda: _tight_loops(rig, 8)),
+    ]
