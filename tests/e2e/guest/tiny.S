@@ -52,6 +52,13 @@ first:
     incl    STARTS
     movl    $0, BUSY
     call    start_others
+    /* enable the APIC, and let its second pin cause an NMI */
+    mov     $0x80f, %ecx
+    mov     $0x1ff, %eax
+    wrmsr
+    mov     $0x836, %ecx
+    mov     $0x400, %eax
+    wrmsr
 begin:
     mov     $COUNTERS, %bx
 1:  incl    (%bx)
