@@ -221,7 +221,8 @@ def _unplug(rig: Rig, rng: random.Random, rounds: int) -> None:
             lead *= 1.2 if left > 1 else 1 / 1.2
             vm.unquiesce(quiesced)
             vm.cmd('cont')
-            vm.await_event('DEVICE_DELETED', device='other')
+            while len(vm.cmd('query-cpus-fast')) > 1:
+                time.sleep(0.001)
             vm.wait_until_moving([0])
     note('unplugged ' + ', '.join(f'{count} times {name}'
                                   for name, count in when.items()))

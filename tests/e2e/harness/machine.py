@@ -51,14 +51,6 @@ class Machine(QEMUMachine):
         expect(event['event'] == 'VM_QUIESCED', event)
         return event
 
-    def await_event(self, name: str, **data: object) -> dict:
-        """The next event of that name, with this data."""
-        match = {'data': data} if data else None
-        try:
-            return self.events_wait([(name, match)], PATIENCE)
-        except TimeoutError:
-            raise Failure(f'no {name} in {PATIENCE} s') from None
-
     def unquiesce(self, event: dict) -> None:
         """Undo the quiesce that has sent this event; the VM is paused."""
         self.cmd('vm-unquiesce', token=event['data']['token'])
