@@ -198,11 +198,12 @@ def _unplug(rig: Rig, rng: random.Random, rounds: int) -> None:
     """The guest ejects the other vCPU, which executes."""
     lead = 0.0002
     when: collections.Counter[str] = collections.Counter()
-    with Tiny(rig.work, cpus=2, smp='1,maxcpus=2') as vm:
+    # TCG has a place for each vCPU that there may be, and uses it once
+    with Tiny(rig.work, cpus=2, smp=f'1,maxcpus={rounds + 1}') as vm:
         vm.launch()
         vm.wait_until_moving([0])
         place = next(cpu for cpu in vm.cmd('query-hotpluggable-cpus')
-                     if 'qom-path' not in cpu)
+                     if cpu['props']['core-id'] == 1)
         script = Script()
         ports.eject_cpu(script, 1)
         for _ in range(rounds):
