@@ -119,7 +119,7 @@ op_await_equal:
     jmp     step
 op_increment:
     mov     %ax, %bx
-    incl    (%bx)
+    incw    (%bx)
     jmp     step
 op_goto:
     mov     %ax, %si

@@ -5,7 +5,7 @@ guest.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 
-from .tiny import DMA, Script
+from .tiny import BUFFERS, Script
 
 _PM_BASE = 0x600
 _PM_SLOT, _PM_FUNCTION = 1, 3
@@ -60,11 +60,11 @@ def eject_cpu(script: Script, index: int) -> None:
 
 def write_sector(script: Script, sector: int) -> None:
     """Write 512 bytes that are never the same to the IDE disk."""
-    script.add('increment', value=DMA - 512)
+    script.add('increment', value=BUFFERS)
     for register, value in enumerate((1, sector & 0xff, sector >> 8 & 0xff,
                                       sector >> 16, 0xe0, 0x30), 2):
         script.add('outb', _IDE + register, value)
     # not busy, and wants data; then not busy any more
     script.add('await_port', _IDE + 7, 0x08, 0x88)
-    script.add('outs', _IDE, DMA - 512, 256)
+    script.add('outs', _IDE, BUFFERS, 256)
     script.add('await_port', _IDE + 7, 0, 0x80)

@@ -32,8 +32,8 @@ _OPERATIONS = ('end', 'outb', 'outw', 'outl', 'outs', 'await_port',
 # The disk that ports.write_sector() writes to
 IDE = Controller('ide', '', ('-device', 'ide-hd,drive=disk,bus=ide.0'))
 
-# Buffers for devices, that no code of the guest touches
-DMA = 0x10000
+# From here on to 0xf000 there is room for the buffers of devices
+BUFFERS = 0x9000
 
 
 class Script:
@@ -45,9 +45,6 @@ class Script:
 
     def __bytes__(self) -> bytes:
         return self._steps + bytes(_STEP.size)
-
-    def __len__(self) -> int:
-        return len(bytes(self))
 
     def add(self, operation: str, port: int = 0, value: int = 0,
             second: int = 0) -> 'Script':
@@ -63,9 +60,9 @@ class Script:
                  | register & ~3)
         return self.add(width, 0xcfc + (register & 3), value)
 
-    def repeat(self) -> 'Script':
-        """Begin anew, without an end."""
-        return self.add('goto', value=self.address)
+    def end(self) -> int:
+        """Where the next step will be: to go there again."""
+        return self.address + len(self._steps)
 
 
 class Tiny(Machine):

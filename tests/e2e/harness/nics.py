@@ -1,0 +1,85 @@
+"""
+Frames, and scripts of the tiny guest that send them without an end.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .tiny import BUFFERS, Script, Tiny
+
+SLOT = 4
+_BAR = 0xc000
+# a legacy virtio queue of 256 entries; where its parts are is given
+_QUEUE = BUFFERS
+_AVAILABLE, _USED = _QUEUE + 0x1000, _QUEUE + 0x2000
+_FRAME = _QUEUE + 0x3000
+_RING = 16
+
+
+def _checksum(header: bytes) -> int:
+    total = sum(struct.unpack(f'>{len(header) // 2}H', header))
+    total = (total & 0xffff) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xffff
+
+
+def frame(mark: bytes, port: int) -> bytes:
+    """A UDP packet to the gateway of user-mode networking, with a mark."""
+    payload = mark.ljust(64, b'.')
+    udp = struct.pack('>HHHH', 4000, port, 8 + len(payload), 0) + payload
+    ip = struct.pack('>BBHHHBBH4s4s', 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0,
+                     bytes((10, 0, 2, 15)), bytes((10, 0, 2, 2)))
+    ip = ip[:10] + struct.pack('>H', _checksum(ip)) + ip[12:]
+    return (bytes.fromhex('52550a000202 525400123456 0800') + ip + udp)
+
+
+def _virtio(vm: Tiny, data: bytes) -> Script:
+    vm.write(_FRAME, bytes(10) + data)
+    vm.write(_QUEUE, struct.pack('<QIHH', _FRAME, 10 + len(data), 0, 0))
+    script = Script()
+    script.pci(SLOT, 0x10, _BAR).pci(SLOT, 4, 5, 'outw')
+    script.add('outb', _BAR + 0x12, 0).add('outb', _BAR + 0x12, 3)
+    script.add('outl', _BAR + 4, 0)
+    script.add('outw', _BAR + 0xe, 1).add('outl', _BAR + 8, _QUEUE >> 12)
+    script.add('outb', _BAR + 0x12, 7)
+    again = script.end()
+    script.add('increment', value=_AVAILABLE + 2)
+    script.add('outw', _BAR + 0x10, 1)
+    script.add('await_equal', value=_AVAILABLE + 2, second=_USED + 2)
+    return script.add('delay', value=2000).add('goto', value=again)
+
+
+def _e1000(vm: Tiny, data: bytes) -> Script:
+    def register(number: int, value: int) -> None:
+        script.add('outl', _BAR, number).add('outl', _BAR + 4, value)
+
+    vm.write(_FRAME, data)
+    # end of packet, insert the frame check sequence, report status
+    descriptor = struct.pack('<QHBBBBH', _FRAME, len(data), 0, 0xb, 0, 0, 0)
+    vm.write(_QUEUE, descriptor * _RING)
+    script = Script()
+    script.pci(SLOT, 0x14, _BAR).pci(SLOT, 4, 5, 'outw')
+    for number, value in ((0x3800, _QUEUE), (0x3804, 0),
+                          (0x3808, _RING * len(descriptor)), (0x3810, 0),
+                          (0x3818, 0), (0x400, 0xa)):
+        register(number, value)
+    again = script.end()
+    for tail in range(_RING):
+        register(0x3818, tail)
+        script.add('delay', value=2000)
+    return script.add('goto', value=again)
+
+
+@dataclass(frozen=True)
+class Nic:
+    """A network card, and how to have it send a frame over and over."""
+    device: str
+    flood: Callable[[Tiny, bytes], Script]
+
+
+NICS = {
+    'virtio-net': Nic('virtio-net-pci,disable-modern=on', _virtio),
+    'e1000': Nic('e1000', _e1000),
+}
