@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .tiny import BUFFERS, Script, Tiny
 
 SLOT = 4
-_BAR = 0xc000
+_PORTS, _MEMORY = 0xc000, 0xfe000000
 # a legacy virtio queue of 256 entries; where its parts are is given
 _QUEUE = BUFFERS
 _AVAILABLE, _USED = _QUEUE + 0x1000, _QUEUE + 0x2000
@@ -39,28 +39,28 @@ def _virtio(vm: Tiny, data: bytes) -> Script:
     vm.write(_FRAME, bytes(10) + data)
     vm.write(_QUEUE, struct.pack('<QIHH', _FRAME, 10 + len(data), 0, 0))
     script = Script()
-    script.pci(SLOT, 0x10, _BAR).pci(SLOT, 4, 5, 'outw')
-    script.add('outb', _BAR + 0x12, 0).add('outb', _BAR + 0x12, 3)
-    script.add('outl', _BAR + 4, 0)
-    script.add('outw', _BAR + 0xe, 1).add('outl', _BAR + 8, _QUEUE >> 12)
-    script.add('outb', _BAR + 0x12, 7)
+    script.pci(SLOT, 0x10, _PORTS).pci(SLOT, 4, 5, 'outw')
+    script.add('outb', _PORTS + 0x12, 0).add('outb', _PORTS + 0x12, 3)
+    script.add('outl', _PORTS + 4, 0)
+    script.add('outw', _PORTS + 0xe, 1).add('outl', _PORTS + 8, _QUEUE >> 12)
+    script.add('outb', _PORTS + 0x12, 7)
     again = script.end()
     script.add('increment', value=_AVAILABLE + 2)
-    script.add('outw', _BAR + 0x10, 1)
+    script.add('outw', _PORTS + 0x10, 1)
     script.add('await_equal', value=_AVAILABLE + 2, second=_USED + 2)
     return script.add('delay', value=2000).add('goto', value=again)
 
 
 def _e1000(vm: Tiny, data: bytes) -> Script:
     def register(number: int, value: int) -> None:
-        script.add('outl', _BAR, number).add('outl', _BAR + 4, value)
+        script.add('store', value=value, second=_MEMORY + number)
 
     vm.write(_FRAME, data)
     # end of packet, insert the frame check sequence, report status
     descriptor = struct.pack('<QHBBBBH', _FRAME, len(data), 0, 0xb, 0, 0, 0)
     vm.write(_QUEUE, descriptor * _RING)
     script = Script()
-    script.pci(SLOT, 0x14, _BAR).pci(SLOT, 4, 5, 'outw')
+    script.pci(SLOT, 0x10, _MEMORY).pci(SLOT, 4, 6, 'outw')
     for number, value in ((0x3800, _QUEUE), (0x3804, 0),
                           (0x3808, _RING * len(descriptor)), (0x3810, 0),
                           (0x3818, 0), (0x400, 0xa)):

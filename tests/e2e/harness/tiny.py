@@ -27,7 +27,7 @@ _SCRIPTS = 0x2000
 _STEP = struct.Struct('<HHIII')
 _OPERATIONS = ('end', 'outb', 'outw', 'outl', 'outs', 'await_port',
                'await_equal', 'increment', 'goto', 'hang', 'delay',
-               'start_others')
+               'start_others', 'store')
 
 # The disk that ports.write_sector() writes to
 IDE = Controller('ide', '', ('-device', 'ide-hd,drive=disk,bus=ide.0'))
