@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .guest import Controller, Disk
 from .machine import PATIENCE, Machine
-from .paths import GUEST
+from .paths import GUEST, QEMU_BIN, SYSTEM
 from .tap import expect
 
 # see tiny.S
@@ -70,8 +70,10 @@ class Tiny(Machine):
 
     def __init__(self, work: Path, name: str = 'tiny', *, cpus: int = 1,
                  smp: str = '', megabytes: int = 16, disk: Disk | None = None,
+                 shared: bool = True, binary: Path = QEMU_BIN / SYSTEM,
                  args: Sequence[str] = ()) -> None:
-        super().__init__(work, name)
+        super().__init__(work, name, binary)
+        # postcopy needs memory that is not shared: then, do not look at it
         self._cpus = cpus
         self._size = megabytes << 20
         self._path = work / f'{self._name}.ram'
@@ -81,8 +83,10 @@ class Tiny(Machine):
                       '-nodefaults', '-no-user-config',
                       '-bios', str(GUEST / 'tiny.bin'),
                       '-smp', smp or str(cpus), '-m', f'{megabytes}M',
-                      '-object', 'memory-backend-file,id=ram,share=on,'
-                      f'size={megabytes}M,mem-path={self._path}',
+                      '-object',
+                      'memory-backend-' + (f'file,mem-path={self._path},'
+                                           'share=on' if shared else 'ram')
+                      + f',id=ram,size={megabytes}M',
                       *(disk.args() if disk else ()), *args)
 
     def launch(self) -> None:
