@@ -9,26 +9,55 @@
  */
 
 #include "qemu/osdep.h"
+#include "block/vm-quiesce.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/error.h"
+#include "qapi/qapi-commands-job.h"
+#include "qapi/qapi-visit-job.h"
 #include "qemu/job.h"
 #include "system/vm-quiesce.h"
+
+static JobInfoList *cancelled;
 
 /*
  * Not job_is_completed_locked(): a job that waits to be finalized holds its
  * nodes, too.
  */
+static bool is_open(JobStatus status)
+{
+    return status != JOB_STATUS_CONCLUDED && status != JOB_STATUS_NULL;
+}
+
 static Job *next_open_job_locked(Job *job)
 {
     do {
         job = job_next_locked(job);
-    } while (job && (job->status == JOB_STATUS_CONCLUDED ||
-                     job->status == JOB_STATUS_NULL));
+    } while (job && !is_open(job->status));
     return job;
+}
+
+JobInfoList *jobs_quiesce_cancelled(void)
+{
+    return QAPI_CLONE(JobInfoList, cancelled);
+}
+
+static void record_open_jobs(void)
+{
+    g_autoptr(JobInfoList) all = qmp_query_jobs(&error_abort);
+    JobInfoList *l, **tail = &cancelled;
+
+    for (l = all; l; l = l->next) {
+        if (is_open(l->value->status)) {
+            QAPI_LIST_APPEND(tail, QAPI_CLONE(JobInfo, l->value));
+        }
+    }
 }
 
 static void jobs_quiesce_stop(VMQuiesceParticipant *p)
 {
     Job *job, *next;
+
+    record_open_jobs();
 
     JOB_LOCK_GUARD();
 
@@ -61,11 +90,18 @@ static VMQuiesceResult jobs_quiesce_poll(VMQuiesceParticipant *p,
     return VM_QUIESCE_DONE;
 }
 
+static bool jobs_quiesce_undo(VMQuiesceParticipant *p, Error **errp)
+{
+    g_clear_pointer(&cancelled, qapi_free_JobInfoList);
+    return true;
+}
+
 static VMQuiesceParticipant jobs_participant = {
     .name = "block-jobs",
     .order = VM_QUIESCE_ORDER_BACKENDS,
     .stop = jobs_quiesce_stop,
     .poll = jobs_quiesce_poll,
+    .undo = jobs_quiesce_undo,
 };
 
 static void __attribute__((__constructor__)) jobs_quiesce_init(void)

@@ -15,7 +15,10 @@
 #include "block/block.h"
 #include "block/block_int.h"
 #include "qapi/error.h"
+#include "qapi/util.h"
 #include "qemu/coroutine.h"
+#include "qemu/timer.h"
+#include "system/block-backend.h"
 #include "system/vm-quiesce.h"
 
 /*
@@ -32,7 +35,7 @@ typedef struct QuiesceFlush {
 static bool drained;
 static GPtrArray *flushes;
 /*
- * Nodes that release() found active.  The graph cannot change before undo(),
+ * Nodes that undo() has to activate.  The graph cannot change before undo(),
  * and a reference would outlive bdrv_close_all().
  */
 static GPtrArray *released;
@@ -50,17 +53,111 @@ static void append_error(GString *s, const char *fmt, ...)
     va_end(ap);
 }
 
-static unsigned count_requests(BlockDriverState *bs)
+static bool GRAPH_RDLOCK uses_node(BlockDriverState *user, BlockDriverState *bs)
+{
+    BdrvChild *child;
+
+    if (user == bs) {
+        return true;
+    }
+    QLIST_FOREACH(child, &user->children, next) {
+        if (uses_node(child->bs, bs)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* QOM path of the device that uses @bs, to be freed; NULL if there is none */
+static char *GRAPH_RDLOCK device_path(BlockDriverState *bs)
+{
+    BlockBackend *blk;
+
+    for (blk = blk_all_next(NULL); blk; blk = blk_all_next(blk)) {
+        DeviceState *dev = blk_get_attached_dev(blk);
+
+        if (dev && blk_bs(blk) && uses_node(blk_bs(blk), bs)) {
+            return object_get_canonical_path(OBJECT(dev));
+        }
+    }
+    return NULL;
+}
+
+/*
+ * Number of requests in flight of which it is known when they started, and
+ * when the oldest of them did
+ */
+static unsigned count_requests(BlockDriverState *bs, int64_t *oldest_ns)
 {
     BdrvTrackedRequest *req;
     unsigned n = 0;
 
+    *oldest_ns = INT64_MAX;
+
     QEMU_LOCK_GUARD(&bs->reqs_lock);
 
     QLIST_FOREACH(req, &bs->tracked_requests, list) {
+        *oldest_ns = MIN(*oldest_ns, req->start_ns);
+        n++;
+    }
+    if (bs->active_flush_req) {
+        *oldest_ns = MIN(*oldest_ns, bs->flush_start_ns);
         n++;
     }
     return n;
+}
+
+static VmQuiesceRequests *GRAPH_RDLOCK describe_requests(BlockDriverState *bs)
+{
+    VmQuiesceRequests *r = g_new0(VmQuiesceRequests, 1);
+    int64_t oldest_ns;
+
+    r->node_name = g_strdup(bdrv_get_node_name(bs));
+    r->qom_path = device_path(bs);
+    r->count = count_requests(bs, &oldest_ns);
+    if (r->count) {
+        r->has_age_ms = true;
+        r->age_ms = (qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - oldest_ns)
+                    / SCALE_MS;
+    } else {
+        /* Others, such as ioctls; users count theirs here, too */
+        r->count = qatomic_read(&bs->in_flight);
+    }
+    return r;
+}
+
+/* Append the name of @bs, for people, to @s */
+static void GRAPH_RDLOCK append_node(GString *s, BlockDriverState *bs)
+{
+    g_autofree char *path = device_path(bs);
+
+    append_error(s, "node '%s'", bdrv_get_node_name(bs));
+    if (path) {
+        g_string_append_printf(s, " (%s)", path);
+    }
+}
+
+static void GRAPH_RDLOCK append_requests(GString *s, BlockDriverState *bs)
+{
+    g_autoptr(VmQuiesceRequests) r = describe_requests(bs);
+
+    append_node(s, bs);
+    if (!r->count) {
+        g_string_append(s, ": its user is busy");
+        return;
+    }
+    /* Until the drained section ends, quiescing's own flush is alone */
+    if (flushes) {
+        g_string_append(s, ": flush in flight");
+    } else {
+        g_string_append_printf(s, ": %" PRIu32 " request%s in flight",
+                               r->count, r->count == 1 ? "" : "s");
+    }
+    if (r->has_age_ms) {
+        g_string_append_printf(s, "%s for %" PRIu64 " ms",
+                               r->count == 1 ? "" : ", the oldest",
+                               r->age_ms);
+    }
 }
 
 static VMQuiesceResult block_quiesce_drain(Error **errp)
@@ -76,14 +173,9 @@ static VMQuiesceResult block_quiesce_drain(Error **errp)
     GRAPH_RDLOCK_GUARD_MAINLOOP();
 
     while ((bs = bdrv_next_all_states(bs))) {
-        unsigned n;
-
-        if (!bdrv_drain_poll(bs, NULL, true)) {
-            continue;
+        if (bdrv_drain_poll(bs, NULL, true)) {
+            append_requests(busy, bs);
         }
-        n = count_requests(bs);
-        append_error(busy, "node '%s': %u request%s in flight",
-                     bdrv_get_device_or_node_name(bs), n, n == 1 ? "" : "s");
     }
     if (busy->len) {
         error_setg(errp, "%s", busy->str);
@@ -134,18 +226,20 @@ static VMQuiesceResult block_quiesce_flush(Error **errp)
         start_flushes();
     }
 
+    bdrv_graph_rdlock_main_loop();
     for (i = 0; i < flushes->len; i++) {
         QuiesceFlush *f = g_ptr_array_index(flushes, i);
-        const char *name = bdrv_get_device_or_node_name(f->bs);
 
         if (!qatomic_load_acquire(&f->done)) {
             busy = true;
-            append_error(text, "node '%s': flush in flight", name);
+            append_requests(text, f->bs);
         } else if (f->ret < 0) {
-            append_error(text, "node '%s': flush failed: %s", name,
-                         strerror(-f->ret));
+            append_node(text, f->bs);
+            g_string_append_printf(text, ": flush failed: %s",
+                                   strerror(-f->ret));
         }
     }
+    bdrv_graph_rdunlock_main_loop();
     if (busy) {
         error_setg(errp, "%s", text->str);
         return VM_QUIESCE_BUSY;
@@ -170,6 +264,21 @@ static VMQuiesceResult block_quiesce_poll(VMQuiesceParticipant *p,
     default:
         return VM_QUIESCE_DONE;
     }
+}
+
+static VmQuiesceRequestsList *block_quiesce_requests(VMQuiesceParticipant *p)
+{
+    VmQuiesceRequestsList *head = NULL, **tail = &head;
+    BlockDriverState *bs = NULL;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+
+    while ((bs = bdrv_next_all_states(bs))) {
+        if (drained && bdrv_drain_poll(bs, NULL, true)) {
+            QAPI_LIST_APPEND(tail, describe_requests(bs));
+        }
+    }
+    return head;
 }
 
 static bool node_is_active(BlockDriverState *bs)
@@ -204,7 +313,7 @@ static bool block_quiesce_release(VMQuiesceParticipant *p, Error **errp)
     if (!released) {
         released = g_ptr_array_new();
         while ((bs = bdrv_next_all_states(bs))) {
-            if (node_is_active(bs)) {
+            if (node_is_active(bs) || vm_quiesce_restored()) {
                 g_ptr_array_add(released, bs);
             }
         }
@@ -265,6 +374,7 @@ static VMQuiesceParticipant block_participant = {
     .name = "block",
     .order = VM_QUIESCE_ORDER_BLOCK,
     .poll = block_quiesce_poll,
+    .requests = block_quiesce_requests,
     .release = block_quiesce_release,
     .undo = block_quiesce_undo,
 };

@@ -47,8 +47,11 @@ static const char *const allowed_commands[] = {
     "qom-list-types",
     /* Guarded by vm_quiesce_allows_qom_set() */
     "qom-set",
-    /* Enables migration events; migration itself is refused */
+    /* To a file only; guarded by migration_quiesce_allows() */
+    "migrate",
+    "migrate_cancel",
     "migrate-set-capabilities",
+    "migrate-set-parameters",
     /* Forgets a job that has ended */
     "job-dismiss",
 };

@@ -235,6 +235,22 @@ bool vm_quiesce_core_undo(VMQuiesce *q, Error **errp)
     return true;
 }
 
+bool vm_quiesce_core_busy(const VMQuiesce *q)
+{
+    VMQuiesceParticipant *p;
+
+    if (q->phase == VM_QUIESCE_PHASE_STOP && !q->error) {
+        /* Participants may not have been polled yet */
+        return true;
+    }
+    QTAILQ_FOREACH(p, &q->participants, next) {
+        if (p->error && p->state == VM_QUIESCE_PARTICIPANT_STATE_STOPPING) {
+            return true;
+        }
+    }
+    return false;
+}
+
 VmQuiesceParticipantList *vm_quiesce_core_query(const VMQuiesce *q,
                                                 bool only_open)
 {
@@ -251,6 +267,11 @@ VmQuiesceParticipantList *vm_quiesce_core_query(const VMQuiesce *q,
         info->name = g_strdup(p->name);
         info->state = p->state;
         info->error = g_strdup(p->error);
+        if (p->requests && p->error &&
+            p->state == VM_QUIESCE_PARTICIPANT_STATE_STOPPING) {
+            info->requests = p->requests(p);
+            info->has_requests = info->requests;
+        }
         QAPI_LIST_APPEND(tail, info);
     }
     return head;

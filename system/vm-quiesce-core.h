@@ -45,6 +45,10 @@ typedef struct VMQuiesce {
     /** @deadline_ms: milliseconds after @start_ms */
     uint32_t deadline_ms;
     QTAILQ_HEAD(, VMQuiesceParticipant) participants;
+    /** @active: see vm_quiesce_active(); set by the caller, atomic */
+    bool active;
+    /** @restored: see vm_quiesce_restored(); set by the caller */
+    bool restored;
 } VMQuiesce;
 
 /** vm_quiesce: The phase machine of this VM; main thread, BQL held. */
@@ -97,6 +101,11 @@ VMQuiesceOutcome vm_quiesce_core_step(VMQuiesce *q, int64_t now_ms);
  * unless a participant cannot be contained any more: then it has failed.
  */
 bool vm_quiesce_core_undo(VMQuiesce *q, Error **errp);
+
+/**
+ * vm_quiesce_core_busy: Whether something that @q waits for has not ended.
+ */
+bool vm_quiesce_core_busy(const VMQuiesce *q);
 
 /**
  * vm_quiesce_core_query: Describe the participants, for QMP.

@@ -43,6 +43,8 @@ void hmp_info_quiesce(Monitor *mon, const QDict *qdict)
 {
     g_autoptr(VmQuiesceInfo) info = qmp_query_vm_quiesce(&error_abort);
     VmQuiesceParticipantList *l;
+    JobInfoList *job;
+    BlockExportInfoList *export;
 
     monitor_printf(mon, "Phase: %s\n", VmQuiescePhase_str(info->phase));
     if (info->token) {
@@ -52,6 +54,17 @@ void hmp_info_quiesce(Monitor *mon, const QDict *qdict)
                        " ms)\n", info->duration_ms, info->deadline_ms);
     }
     monitor_printf(mon, "Held requests: %" PRIu64 "\n", info->held_requests);
+    for (job = info->cancelled_jobs; job; job = job->next) {
+        monitor_printf(mon, "Cancelled job: %s (%s, %s)\n", job->value->id,
+                       JobType_str(job->value->type),
+                       JobStatus_str(job->value->status));
+    }
+    for (export = info->closed_exports; export; export = export->next) {
+        monitor_printf(mon, "Closed export: %s (%s, node '%s')\n",
+                       export->value->id,
+                       BlockExportType_str(export->value->type),
+                       export->value->node_name);
+    }
     for (l = info->participants; l; l = l->next) {
         monitor_printf(mon, "  %s: %s%s%s\n", l->value->name,
                        VmQuiesceParticipantState_str(l->value->state),

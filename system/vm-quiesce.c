@@ -24,128 +24,64 @@
 
 #include "qemu/osdep.h"
 #include "block/aio-wait.h"
+#include "block/vm-quiesce.h"
 #include "migration/misc.h"
 #include "migration/vm-quiesce.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-vm-quiesce.h"
-#include "qapi/qapi-events-run-state.h"
 #include "qapi/qapi-events-vm-quiesce.h"
+#include "qemu/cutils.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
-#include "qemu/uuid.h"
 #include "system/block-backend.h"
-#include "system/cpu-timers.h"
-#include "system/cpus.h"
 #include "system/replay.h"
 #include "system/runstate.h"
 #include "trace.h"
 #include "vm-quiesce-core.h"
+#include "vm-quiesce-internal.h"
 
 #define DEFAULT_DEADLINE_MS 10000
-#define MAX_REASON_LEN 1024
 
 /* How often to look at what does not wake the main loop when it ends */
 #define POLL_INTERVAL_MS 20
 
-static char *quiesce_token;
-static char *quiesce_reason;
-
-/* Read by any thread, see vm_quiesce_active() */
-static bool quiesce_active;
+/* Of the last attempt */
+static VMQuiesceIdentity quiesce_id;
 
 /* The main loop is being watched */
 static bool quiesce_watching;
 
-/* The VM was live, and STOP is not sent yet */
-static bool quiesce_owes_stop;
-/* vm_state_notify() is not called yet */
-static bool quiesce_owes_notify;
-/* vm_state_notify() has failed: cannot be repeated before the VM runs again */
-static bool quiesce_notify_failed;
-
-static bool quiesce_needs_reset;
 
 static void quiesce_step(void);
 
-bool vm_quiesce_active(void)
-{
-    return qatomic_read(&quiesce_active);
-}
-
 bool vm_quiesce_needs_reset(void)
 {
-    return quiesce_needs_reset && runstate_check(RUN_STATE_PAUSED);
+    return quiesce_id.needs_reset && runstate_check(RUN_STATE_PAUSED);
+}
+
+void vm_quiesce_add_transitions(bool valid[][RUN_STATE__MAX])
+{
+    static const RunState stopped[] = {
+        RUN_STATE_DEBUG, RUN_STATE_GUEST_PANICKED, RUN_STATE_INTERNAL_ERROR,
+        RUN_STATE_IO_ERROR, RUN_STATE_PAUSED, RUN_STATE_POSTMIGRATE,
+        RUN_STATE_PRELAUNCH, RUN_STATE_RESTORE_VM, RUN_STATE_SHUTDOWN,
+        RUN_STATE_WATCHDOG,
+    };
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(stopped); i++) {
+        valid[stopped[i]][RUN_STATE_QUIESCED] = true;
+    }
+    valid[RUN_STATE_SAVE_VM][RUN_STATE_PAUSED] = true;
+    valid[RUN_STATE_QUIESCED][RUN_STATE_PAUSED] = true;
 }
 
 static void quiesce_vm_change_state(void *opaque, bool running, RunState state)
 {
     if (running) {
-        quiesce_needs_reset = false;
-        quiesce_notify_failed = false;
+        quiesce_id.needs_reset = false;
+        vcpus_quiesce_forget();
     }
-}
-
-/*
- * vCPUs, and the devices that follow the run state
- *
- * This is vm_stop() in two halves: vCPUs are paused first, the devices are
- * told when block nodes are drained, because many of them drain when they are
- * told, and would wait for a stuck back end.  STOP is left to the end.
- */
-
-static void vcpus_quiesce_stop(VMQuiesceParticipant *p)
-{
-    RunState state = runstate_get();
-
-    if (!runstate_is_live(state)) {
-        return;
-    }
-    quiesce_owes_stop = true;
-    quiesce_owes_notify = true;
-    vm_set_suspended(state == RUN_STATE_SUSPENDED);
-    runstate_set(RUN_STATE_PAUSED);
-    cpu_disable_ticks();
-    if (state == RUN_STATE_RUNNING) {
-        pause_all_vcpus();
-    }
-}
-
-static VMQuiesceResult vcpus_quiesce_poll(VMQuiesceParticipant *p,
-                                          VmQuiescePhase phase, Error **errp)
-{
-    if (phase == VM_QUIESCE_PHASE_STOP &&
-        runstate_check(RUN_STATE_FINISH_MIGRATE)) {
-        /* The migration that is being cancelled will come back from there */
-        if (migration_is_running()) {
-            error_setg(errp, "migration has not ended");
-            return VM_QUIESCE_BUSY;
-        }
-        runstate_set(RUN_STATE_PAUSED);
-    }
-
-    if (phase == VM_QUIESCE_PHASE_FLUSH) {
-        if (quiesce_owes_notify) {
-            quiesce_owes_notify = false;
-            quiesce_notify_failed = vm_state_notify(false, runstate_get());
-        }
-        if (quiesce_notify_failed) {
-            error_setg(errp, "a device's back end did not stop cleanly");
-            return VM_QUIESCE_ERROR;
-        }
-    }
-    return VM_QUIESCE_DONE;
-}
-
-static VMQuiesceParticipant vcpus_participant = {
-    .name = "vcpus",
-    .order = VM_QUIESCE_ORDER_VCPUS,
-    .stop = vcpus_quiesce_stop,
-    .poll = vcpus_quiesce_poll,
-};
-
-static void __attribute__((__constructor__)) vm_quiesce_init(void)
-{
-    vm_quiesce_register(&vcpus_participant);
 }
 
 /* Main loop */
@@ -211,12 +147,14 @@ static uint64_t quiesce_held_requests(void)
     return n;
 }
 
-static void quiesce_send_stop(void)
+static void quiesce_send_quiesced(void)
 {
-    if (quiesce_owes_stop) {
-        quiesce_owes_stop = false;
-        qapi_event_send_stop();
-    }
+    g_autoptr(JobInfoList) jobs = jobs_quiesce_cancelled();
+    g_autoptr(BlockExportInfoList) exports = exports_quiesce_closed();
+
+    qapi_event_send_vm_quiesced(quiesce_id.token, quiesce_id.reason,
+                                quiesce_duration_ms(), quiesce_held_requests(),
+                                jobs, exports);
 }
 
 static void quiesce_send_failed(void)
@@ -232,8 +170,8 @@ static void quiesce_send_failed(void)
         g_string_append_printf(summary, "%s %s", l == open ? "" : ",",
                                l->value->name);
     }
-    trace_vm_quiesce_failed(quiesce_token, summary->str);
-    qapi_event_send_vm_quiesce_failed(quiesce_token, quiesce_reason,
+    trace_vm_quiesce_failed(quiesce_id.token, summary->str);
+    qapi_event_send_vm_quiesce_failed(quiesce_id.token, quiesce_id.reason,
                                       summary->str, open);
 }
 
@@ -250,11 +188,9 @@ static void quiesce_step(void)
     switch (vm_quiesce_core_step(&vm_quiesce, quiesce_now_ms())) {
     case VM_QUIESCE_OUTCOME_QUIESCED:
         runstate_set(RUN_STATE_QUIESCED);
-        trace_vm_quiesce_done(quiesce_token, quiesce_duration_ms());
-        quiesce_send_stop();
-        qapi_event_send_vm_quiesced(quiesce_token, quiesce_reason,
-                                    quiesce_duration_ms(),
-                                    quiesce_held_requests());
+        trace_vm_quiesce_done(quiesce_id.token, quiesce_duration_ms());
+        vcpus_quiesce_send_stop();
+        quiesce_send_quiesced();
         break;
     case VM_QUIESCE_OUTCOME_FAILED:
         quiesce_send_failed();
@@ -293,9 +229,10 @@ static bool quiesce_possible(Error **errp)
 
     switch (runstate_get()) {
     case RUN_STATE_INMIGRATE:
+        error_setg(errp, "The VM cannot be quiesced: it waits for an incoming "
+                   "migration, and owns nothing yet");
+        return false;
     case RUN_STATE_COLO:
-    case RUN_STATE_SAVE_VM:
-    case RUN_STATE_RESTORE_VM:
         error_setg(errp, "The VM cannot be quiesced in run state '%s'",
                    RunState_str(runstate_get()));
         return false;
@@ -309,15 +246,56 @@ static void quiesce_begin_bh(void *opaque)
     quiesce_watch(true);
 }
 
+/* Start an attempt; @errp is set, and nothing changed, if there is one */
+static bool quiesce_start(const VMQuiesceIdentity *id, uint32_t deadline_ms,
+                          Error **errp)
+{
+    bool was_active = vm_quiesce_active();
+
+    if (!quiesce_timer) {
+        quiesce_timer = timer_new_ms(QEMU_CLOCK_REALTIME, quiesce_timer_cb,
+                                     NULL);
+        qemu_add_vm_change_state_handler(quiesce_vm_change_state, NULL);
+    }
+    /* vCPU threads may ask for things while they are being stopped */
+    qatomic_set(&vm_quiesce.active, true);
+    if (!vm_quiesce_core_start(&vm_quiesce, quiesce_now_ms(), deadline_ms,
+                               errp)) {
+        qatomic_set(&vm_quiesce.active, was_active);
+        return false;
+    }
+    quiesce_id = *id;
+    trace_vm_quiesce_start(id->token, id->reason, deadline_ms);
+
+    /*
+     * The monitor replies from the same AioContext: when the main loop takes
+     * the first step, at the end of that iteration, the reply is out.
+     */
+    aio_bh_schedule_oneshot(iohandler_get_aio_context(), quiesce_begin_bh,
+                            NULL);
+    return true;
+}
+
+const VMQuiesceIdentity *vm_quiesce_identity(void)
+{
+    return &quiesce_id;
+}
+
+void vm_quiesce_start_as(const VMQuiesceIdentity *id)
+{
+    quiesce_start(id, DEFAULT_DEADLINE_MS, &error_abort);
+}
+
 VmQuiesceToken *qmp_vm_quiesce(const char *reason, bool has_deadline_ms,
                                uint32_t deadline_ms, Error **errp)
 {
+    VMQuiesceIdentity id;
     VmQuiesceToken *ret;
     QemuUUID uuid;
 
-    if (!*reason || strlen(reason) > MAX_REASON_LEN) {
+    if (!*reason || strlen(reason) > VM_QUIESCE_MAX_REASON_LEN) {
         error_setg(errp, "Parameter 'reason' must have 1 to %d bytes",
-                   MAX_REASON_LEN);
+                   VM_QUIESCE_MAX_REASON_LEN);
         return NULL;
     }
     if (!has_deadline_ms) {
@@ -331,44 +309,28 @@ VmQuiesceToken *qmp_vm_quiesce(const char *reason, bool has_deadline_ms,
         return NULL;
     }
 
-    if (!quiesce_timer) {
-        quiesce_timer = timer_new_ms(QEMU_CLOCK_REALTIME, quiesce_timer_cb,
-                                     NULL);
-        qemu_add_vm_change_state_handler(quiesce_vm_change_state, NULL);
-    }
-    if (!vm_quiesce_active()) {
-        quiesce_needs_reset = runstate_needs_reset();
-    }
-    /* vCPU threads may ask for things while they are being stopped */
-    qatomic_set(&quiesce_active, true);
-    if (!vm_quiesce_core_start(&vm_quiesce, quiesce_now_ms(), deadline_ms,
-                               errp)) {
+    qemu_uuid_generate(&uuid);
+    qemu_uuid_unparse(&uuid, id.token);
+    pstrcpy(id.reason, sizeof(id.reason), reason);
+    id.needs_reset = vm_quiesce_active() ? quiesce_id.needs_reset
+                                         : runstate_needs_reset();
+    if (!quiesce_start(&id, deadline_ms, errp)) {
         return NULL;
     }
 
-    qemu_uuid_generate(&uuid);
-    g_free(quiesce_token);
-    quiesce_token = qemu_uuid_unparse_strdup(&uuid);
-    g_free(quiesce_reason);
-    quiesce_reason = g_strdup(reason);
-    trace_vm_quiesce_start(quiesce_token, reason, deadline_ms);
-
-    /*
-     * The monitor replies from the same AioContext: when the main loop takes
-     * the first step, at the end of that iteration, the reply is out.
-     */
-    aio_bh_schedule_oneshot(iohandler_get_aio_context(), quiesce_begin_bh,
-                            NULL);
-
     ret = g_new0(VmQuiesceToken, 1);
-    ret->token = g_strdup(quiesce_token);
+    ret->token = g_strdup(id.token);
     return ret;
 }
 
 void qmp_vm_unquiesce(const char *token, Error **errp)
 {
-    if (vm_quiesce_active() && strcmp(token, quiesce_token)) {
+    if (vm_quiesce_active() && strcmp(token, quiesce_id.token)) {
         error_setg(errp, "Parameter 'token' does not match the last attempt");
+        return;
+    }
+    if (migration_is_running()) {
+        error_setg(errp, "The VM's state is being written to a file");
         return;
     }
     if (!vm_quiesce_core_undo(&vm_quiesce, errp)) {
@@ -383,9 +345,9 @@ void qmp_vm_unquiesce(const char *token, Error **errp)
     if (runstate_check(RUN_STATE_QUIESCED)) {
         runstate_set(RUN_STATE_PAUSED);
     }
-    qatomic_set(&quiesce_active, false);
+    qatomic_set(&vm_quiesce.active, false);
     trace_vm_quiesce_undone(token);
-    quiesce_send_stop();
+    vcpus_quiesce_send_stop();
     qapi_event_send_vm_unquiesced(token);
     /* The main loop may have held requests */
     qemu_notify_event();
@@ -397,8 +359,8 @@ VmQuiesceInfo *qmp_query_vm_quiesce(Error **errp)
 
     info->phase = vm_quiesce_core_phase(&vm_quiesce);
     if (info->phase != VM_QUIESCE_PHASE_NONE) {
-        info->token = g_strdup(quiesce_token);
-        info->reason = g_strdup(quiesce_reason);
+        info->token = g_strdup(quiesce_id.token);
+        info->reason = g_strdup(quiesce_id.reason);
         info->has_deadline_ms = true;
         info->deadline_ms = vm_quiesce.deadline_ms;
         info->has_duration_ms = true;
@@ -406,5 +368,7 @@ VmQuiesceInfo *qmp_query_vm_quiesce(Error **errp)
     }
     info->held_requests = quiesce_held_requests();
     info->participants = vm_quiesce_core_query(&vm_quiesce, false);
+    info->cancelled_jobs = jobs_quiesce_cancelled();
+    info->closed_exports = exports_quiesce_closed();
     return info;
 }

@@ -9,16 +9,26 @@
 
 #include "qemu/osdep.h"
 #include "block/export.h"
+#include "block/vm-quiesce.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-block-export.h"
+#include "qapi/qapi-visit-block-export.h"
 #include "system/vm-quiesce.h"
+
+static BlockExportInfoList *closed;
+
+BlockExportInfoList *exports_quiesce_closed(void)
+{
+    return QAPI_CLONE(BlockExportInfoList, closed);
+}
 
 static void exports_quiesce_stop(VMQuiesceParticipant *p)
 {
-    g_autoptr(BlockExportInfoList) list = qmp_query_block_exports(&error_abort);
     BlockExportInfoList *l;
 
-    for (l = list; l; l = l->next) {
+    closed = qmp_query_block_exports(&error_abort);
+    for (l = closed; l; l = l->next) {
         blk_exp_request_shutdown(blk_exp_find(l->value->id));
     }
 }
@@ -36,11 +46,18 @@ static VMQuiesceResult exports_quiesce_poll(VMQuiesceParticipant *p,
     return VM_QUIESCE_DONE;
 }
 
+static bool exports_quiesce_undo(VMQuiesceParticipant *p, Error **errp)
+{
+    g_clear_pointer(&closed, qapi_free_BlockExportInfoList);
+    return true;
+}
+
 static VMQuiesceParticipant exports_participant = {
     .name = "block-exports",
     .order = VM_QUIESCE_ORDER_BACKENDS,
     .stop = exports_quiesce_stop,
     .poll = exports_quiesce_poll,
+    .undo = exports_quiesce_undo,
 };
 
 static void __attribute__((__constructor__)) exports_quiesce_init(void)

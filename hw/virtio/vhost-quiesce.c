@@ -2,119 +2,195 @@
  * Quiesced run state: vhost, vhost-user and vDPA devices
  *
  * These stop, and give their rings back, when the run state's handlers run;
- * here it is checked that all of them did.  A vhost-user back end is waited
- * for when it is stopped, so it is first asked for something harmless, without
- * waiting, to see that it answers.
+ * here it is checked that all of them did.  A vhost-user back end would be
+ * waited for there: perhaps it hangs, or finishes requests first that hang.
+ * So it is told before, in phase 'drain', without waiting.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
-#include "chardev/char-fe.h"
+#include "chardev/char-socket.h"
 #include "hw/virtio/vhost.h"
-#include "hw/virtio/vhost-user.h"
+#include "hw/virtio/vhost-user-quiesce.h"
 #include "hw/virtio/virtio.h"
 #include "qapi/error.h"
+#include "qemu/error-report.h"
 #include "system/vm-quiesce.h"
 
-/* A question to a vhost-user back end; main thread only */
-typedef struct Probe {
-    /* Compared, but used only while it is in the list of vhost devices */
+/* QOM path, to be freed */
+static char *device_name(struct vhost_dev *hdev)
+{
+    return hdev->vdev ? object_get_canonical_path(OBJECT(hdev->vdev))
+                      : g_strdup("vhost");
+}
+
+#ifdef CONFIG_VHOST_USER
+
+/*
+ * How long vhost_user_quiesce_wait() waits for what a healthy back end answers
+ * at once.  To give up means that the host must be fenced, so this is rather
+ * too long than too short.
+ */
+#define ANSWER_WAIT_MS 1000
+
+/* A connection to a vhost-user back end; main thread only */
+typedef struct Connection {
+    /* Only compared */
+    CharFrontend *chr;
+    /* One of its devices; used only while it is in the list of devices */
     struct vhost_dev *hdev;
-    /* Its answer, or the end of the connection, has come */
-    bool ready;
-    /* Source that waits for it, or 0 */
+    /* Answers that have not come; 0 when the connection is lost, too */
+    unsigned awaited;
+    /* Source that waits for them, or 0 */
     guint watch;
-} Probe;
+} Connection;
 
-static GArray *probes;
+static GArray *connections;
 
-static const char *device_name(struct vhost_dev *hdev)
-{
-    return hdev->vdev ? hdev->vdev->name : "vhost";
-}
-
-static gboolean probe_ready(void *do_not_use, GIOCondition cond, void *data)
-{
-    Probe *probe = &g_array_index(probes, Probe, GPOINTER_TO_UINT(data));
-
-    probe->ready = true;
-    probe->watch = 0;
-    return G_SOURCE_REMOVE;
-}
-
-static void probes_begin(void)
+static bool is_listed(struct vhost_dev *wanted)
 {
     struct vhost_dev *hdev = NULL;
 
-    probes = g_array_new(false, true, sizeof(Probe));
     while ((hdev = vhost_dev_next(hdev))) {
-        Probe probe = { .hdev = hdev };
-        CharFrontend *chr;
+        if (hdev == wanted) {
+            return true;
+        }
+    }
+    return false;
+}
 
-        /* Devices with several queue pairs share a connection */
-        if (!hdev->started || hdev->vq_index ||
+bool vhost_user_quiesce_wait(CharFrontend *chr)
+{
+    Object *chardev = OBJECT(qemu_chr_fe_get_driver(chr));
+    GPollFD pfd = { .events = G_IO_IN };
+
+    if (!vm_quiesce_active() ||
+        !object_dynamic_cast(chardev, TYPE_CHARDEV_SOCKET) ||
+        !SOCKET_CHARDEV(chardev)->sioc) {
+        return true;
+    }
+    pfd.fd = SOCKET_CHARDEV(chardev)->sioc->fd;
+    if (RETRY_ON_EINTR(g_poll(&pfd, 1, ANSWER_WAIT_MS)) > 0) {
+        return true;
+    }
+    error_report("vhost-user back end at '%s' does not answer",
+                 CHARDEV(chardev)->label);
+    qemu_chr_fe_disconnect(chr);
+    return false;
+}
+
+static gboolean connection_ready(void *do_not_use, GIOCondition cond,
+                                 void *data)
+{
+    Connection *c = &g_array_index(connections, Connection,
+                                   GPOINTER_TO_UINT(data));
+
+    /* If the connection is lost, there will be nobody to wait for */
+    if (!is_listed(c->hdev) || !vhost_user_quiesce_answer(c->hdev)) {
+        c->awaited = 1;
+    }
+    if (--c->awaited) {
+        return G_SOURCE_CONTINUE;
+    }
+    c->watch = 0;
+    return G_SOURCE_REMOVE;
+}
+
+static void connection_await(struct vhost_dev *hdev, CharFrontend *chr,
+                             unsigned rings)
+{
+    Connection new = { .chr = chr, .hdev = hdev, .awaited = rings };
+    guint i;
+
+    /* Devices with several queue pairs share a connection */
+    for (i = 0; i < connections->len; i++) {
+        Connection *c = &g_array_index(connections, Connection, i);
+
+        if (c->chr == chr) {
+            c->awaited += rings;
+            return;
+        }
+    }
+    new.watch = qemu_chr_fe_add_watch(chr, G_IO_IN | G_IO_HUP,
+                                      connection_ready, GUINT_TO_POINTER(i));
+    g_array_append_val(connections, new);
+}
+
+static void stop_rings(void)
+{
+    struct vhost_dev *hdev = NULL;
+
+    connections = g_array_new(false, false, sizeof(Connection));
+    while ((hdev = vhost_dev_next(hdev))) {
+        CharFrontend *chr;
+        unsigned rings;
+
+        if (!hdev->started ||
             hdev->vhost_ops->backend_type != VHOST_BACKEND_TYPE_USER) {
             continue;
         }
-        /* If the connection is down, nobody will be waited for */
-        chr = vhost_user_probe_begin(hdev);
-        if (!chr) {
-            continue;
+        chr = vhost_user_quiesce_begin(hdev, &rings);
+        if (chr && rings) {
+            connection_await(hdev, chr, rings);
         }
-        probe.watch = qemu_chr_fe_add_watch(chr, G_IO_IN | G_IO_HUP,
-                                            probe_ready,
-                                            GUINT_TO_POINTER(probes->len));
-        g_array_append_val(probes, probe);
     }
 }
 
 static VMQuiesceResult vhost_quiesce_drain(Error **errp)
 {
-    struct vhost_dev *hdev = NULL;
     guint i;
 
-    if (!probes) {
-        probes_begin();
+    if (!connections) {
+        stop_rings();
     }
 
-    while ((hdev = vhost_dev_next(hdev))) {
-        for (i = 0; i < probes->len; i++) {
-            Probe *probe = &g_array_index(probes, Probe, i);
+    for (i = 0; i < connections->len; i++) {
+        Connection *c = &g_array_index(connections, Connection, i);
 
-            if (probe->hdev != hdev) {
-                continue;
-            }
-            if (!probe->ready) {
-                error_setg(errp, "device '%s': its back end does not answer",
-                           device_name(hdev));
-                return VM_QUIESCE_BUSY;
-            }
-            vhost_user_probe_end(hdev);
-            probe->hdev = NULL;
+        if (c->awaited && is_listed(c->hdev)) {
+            g_autofree char *name = device_name(c->hdev);
+
+            error_setg(errp, "device '%s': its back end does not answer",
+                       name);
+            return VM_QUIESCE_BUSY;
         }
     }
 
-    for (i = 0; i < probes->len; i++) {
-        Probe *probe = &g_array_index(probes, Probe, i);
+    for (i = 0; i < connections->len; i++) {
+        Connection *c = &g_array_index(connections, Connection, i);
 
-        if (probe->watch) {
-            g_source_remove(probe->watch);
+        if (c->watch) {
+            g_source_remove(c->watch);
         }
     }
-    g_array_unref(probes);
-    probes = NULL;
+    g_clear_pointer(&connections, g_array_unref);
     return VM_QUIESCE_DONE;
 }
+
+#else
+
+static VMQuiesceResult vhost_quiesce_drain(Error **errp)
+{
+    return VM_QUIESCE_DONE;
+}
+
+void vhost_user_quiesce_end(void)
+{
+}
+
+#endif
 
 static VMQuiesceResult vhost_quiesce_flush(Error **errp)
 {
     struct vhost_dev *hdev = NULL;
 
+    vhost_user_quiesce_end();
     while ((hdev = vhost_dev_next(hdev))) {
         if (hdev->started) {
-            error_setg(errp, "device '%s' has not got its rings back",
-                       device_name(hdev));
+            g_autofree char *name = device_name(hdev);
+
+            error_setg(errp, "device '%s' has not got its rings back", name);
             return VM_QUIESCE_ERROR;
         }
     }

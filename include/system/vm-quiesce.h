@@ -69,6 +69,14 @@ struct VMQuiesceParticipant {
                             Error **errp);
 
     /**
+     * @requests: describe the requests that poll() waits for
+     *
+     * Called after poll() has returned VM_QUIESCE_BUSY.  Returns a new list,
+     * or NULL.
+     */
+    VmQuiesceRequestsList *(*requests)(VMQuiesceParticipant *p);
+
+    /**
      * @release: give up what others may take over
      *
      * Called when every participant is drained and flushed; again for the
@@ -109,6 +117,14 @@ void vm_quiesce_register(VMQuiesceParticipant *p);
 bool vm_quiesce_active(void);
 
 /**
+ * vm_quiesce_restored: Whether the VM was quiesced when it was loaded, so that
+ * its images have not been active here.
+ *
+ * Called with the BQL held.
+ */
+bool vm_quiesce_restored(void);
+
+/**
  * vm_quiesce_may_exit: Whether a request to end the process is to be honoured
  * while vm_quiesce_active().  The host's are, the guest's are not.
  * @request: the request's cause
@@ -116,6 +132,24 @@ bool vm_quiesce_active(void);
  * Any thread, no lock needed.
  */
 bool vm_quiesce_may_exit(ShutdownCause request);
+
+/**
+ * vm_quiesce_abandon: Whether the process must end without closing images,
+ * because something hangs that quiescing waits for.
+ *
+ * Called once, at the end of the process, from the main thread with the BQL
+ * held.  Waits for a moment.  If it returns true, everything is done that may
+ * still be done.
+ */
+bool vm_quiesce_abandon(void);
+
+/**
+ * vm_quiesce_add_transitions: Add the transitions of RUN_STATE_QUIESCED.
+ * @valid: table of the valid transitions, from and to
+ *
+ * Called before any thread is started.
+ */
+void vm_quiesce_add_transitions(bool valid[][RUN_STATE__MAX]);
 
 /**
  * vm_quiesce_needs_reset: Whether the VM is paused by vm-unquiesce, but was

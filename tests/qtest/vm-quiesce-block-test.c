@@ -27,66 +27,7 @@
 #define IMAGE_SIZE (16 * 1024 * 1024)
 #define SECTOR 512
 
-static char *tmpdir;
-
 /* Images and other processes */
-
-static char *tmpfile_name(const char *name)
-{
-    return g_strdup_printf("%s/%s", tmpdir, name);
-}
-
-static int run(char **argv)
-{
-    g_autofree char *err = NULL;
-    int status;
-
-    g_assert_true(g_spawn_sync(NULL, argv, NULL,
-                               G_SPAWN_SEARCH_PATH |
-                               G_SPAWN_STDOUT_TO_DEV_NULL,
-                               NULL, NULL, NULL, &err, &status, NULL));
-    return status;
-}
-
-static char *qemu_img(void)
-{
-    const char *path = getenv("QTEST_QEMU_IMG");
-
-    g_assert_nonnull(path);
-    return (char *)path;
-}
-
-static char *make_image(const char *format)
-{
-    g_autofree char *size = g_strdup_printf("%d", IMAGE_SIZE);
-    char *path = tmpfile_name("image");
-    char *argv[] = { qemu_img(), (char *)"create", (char *)"-q", (char *)"-f",
-                     (char *)format, path, size, NULL };
-
-    g_assert_cmpint(run(argv), ==, 0);
-    return path;
-}
-
-/* Whether another process can open @path and write to it. */
-static bool can_write(const char *path, const char *format)
-{
-    /* One write, of what is there already in a new image: zeroes */
-    char *argv[] = { qemu_img(), (char *)"bench", (char *)"-w", (char *)"-q",
-                     (char *)"-c", (char *)"1", (char *)"--pattern=0",
-                     (char *)"-o", (char *)"8M", (char *)"-f", (char *)format,
-                     (char *)path, NULL };
-
-    return run(argv) == 0;
-}
-
-static char *checksum(const char *path)
-{
-    g_autofree char *data = NULL;
-    gsize len;
-
-    g_assert_true(g_file_get_contents(path, &data, &len, NULL));
-    return g_compute_checksum_for_data(G_CHECKSUM_SHA256, (guchar *)data, len);
-}
 
 static uint8_t byte_at(const char *path, off_t offset)
 {
@@ -109,7 +50,7 @@ static void die_with_parent(gpointer unused)
 static GPid start_daemon(const char *args)
 {
     const char *binary = getenv("QTEST_QEMU_STORAGE_DAEMON_BINARY");
-    g_autofree char *pidfile = tmpfile_name("pid");
+    g_autofree char *pidfile = vmq_tmpfile("pid");
     g_autofree char *cmd = g_strdup_printf("%s %s --pidfile %s", binary, args,
                                            pidfile);
     g_auto(GStrv) argv = NULL;
@@ -267,8 +208,8 @@ static void assert_all_inactive(QTestState *qts)
 static void test_disk(const void *opaque)
 {
     const DiskCase *c = opaque;
-    g_autofree char *image = make_image(c->format);
-    g_autofree char *sock = tmpfile_name("holder");
+    g_autofree char *image = vmq_make_image(c->format, IMAGE_SIZE);
+    g_autofree char *sock = vmq_tmpfile("holder");
     QTestState *qts = qtest_initf(
         "-machine pc -blockdev file,node-name=file,filename=%s "
         "-blockdev %s,node-name=disk,file=file %s",
@@ -277,7 +218,7 @@ static void test_disk(const void *opaque)
     GPid holder;
     int i;
 
-    g_assert_false(can_write(image, c->format));
+    g_assert_false(vmq_can_write(image, c->format));
 
     for (i = 0; i < 8; i++) {
         g_free(qtest_hmp(qts, "qemu-io -d %s \"aio_write -q -P %d %dk 64k\"",
@@ -292,11 +233,11 @@ static void test_disk(const void *opaque)
         }
     }
     assert_all_inactive(qts);
-    before = checksum(image);
+    before = vmq_checksum(image);
     abuse(qts, image);
-    after = checksum(image);
+    after = vmq_checksum(image);
     g_assert_cmpstr(before, ==, after);
-    g_assert_true(can_write(image, c->format));
+    g_assert_true(vmq_can_write(image, c->format));
 
     holder = hold_lock(image, c->format, sock);
     vmq_assert_unquiesce_fails(qts, token, "Node '");
@@ -306,16 +247,16 @@ static void test_disk(const void *opaque)
     abuse(qts, image);
     stop_daemon(holder);
     unlink(sock);
-    g_assert_true(can_write(image, c->format));
+    g_assert_true(vmq_can_write(image, c->format));
 
     vmq_unquiesce(qts, token);
     vmq_assert_status(qts, "paused");
-    g_assert_false(can_write(image, c->format));
+    g_assert_false(vmq_can_write(image, c->format));
     qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
     g_free(qtest_hmp(qts, "qemu-io -d %s \"write -q -P 1 0 64k\"",
                      c->disk->path));
     qtest_quit(qts);
-    g_assert_true(can_write(image, c->format));
+    g_assert_true(vmq_can_write(image, c->format));
     unlink(image);
 }
 
@@ -328,7 +269,7 @@ typedef struct Held {
 
 static Held held_start(const char *device)
 {
-    Held h = { .image = make_image("raw") };
+    Held h = { .image = vmq_make_image("raw", IMAGE_SIZE) };
 
     h.qts = qtest_initf(
         "-machine pc -blockdev file,node-name=file,filename=%s "
@@ -341,7 +282,7 @@ static Held held_start(const char *device)
 /* The first write has been submitted, and has failed */
 static void held_check(Held *h)
 {
-    g_autofree char *before = checksum(h->image);
+    g_autofree char *before = vmq_checksum(h->image);
     g_autofree char *after = NULL, *token = NULL;
     QDict *data;
 
@@ -356,13 +297,13 @@ static void held_check(Held *h)
 
     abuse(h->qts, h->image);
     g_assert_cmpint(vmq_held_requests(h->qts), ==, 1);
-    after = checksum(h->image);
+    after = vmq_checksum(h->image);
     g_assert_cmpstr(before, ==, after);
 
     /* Not replayed before the VM runs */
     vmq_unquiesce(h->qts, token);
     g_free(after);
-    after = checksum(h->image);
+    after = vmq_checksum(h->image);
     g_assert_cmpstr(before, ==, after);
     g_assert_cmpint(vmq_held_requests(h->qts), ==, 1);
 
@@ -507,7 +448,7 @@ static void test_held_virtio_scsi(void)
 
 static void test_flush_error(void)
 {
-    g_autofree char *image = make_image("raw");
+    g_autofree char *image = vmq_make_image("raw", IMAGE_SIZE);
     QTestState *qts = qtest_initf(
         "-machine pc -blockdev file,node-name=file,filename=%s "
         "-blockdev blkdebug,node-name=debug,image=file,"
@@ -528,18 +469,18 @@ static void test_flush_error(void)
     token = vmq_start(qts, 60000);
     data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
     error = vmq_participant_error(data, "block");
-    g_assert_nonnull(strstr(error, "node 'disk': flush failed: No space left"));
+    g_assert_nonnull(strstr(error, "): flush failed: No space left"));
     qobject_unref(data);
     vmq_assert_status(qts, "paused");
     vmq_assert_error(qtest_qmp(qts, "{ 'execute': 'cont' }"),
                      "is not permitted until 'vm-unquiesce'");
-    g_assert_false(can_write(image, "raw"));
+    g_assert_false(vmq_can_write(image, "raw"));
 
     /* Again, after repair, with a token of its own */
     second = vmq_start(qts, 60000);
     g_assert_cmpstr(token, !=, second);
     qobject_unref(vmq_wait(qts, "VM_QUIESCED", second));
-    g_assert_true(can_write(image, "raw"));
+    g_assert_true(vmq_can_write(image, "raw"));
     vmq_assert_unquiesce_fails(qts, token, "does not match");
     vmq_unquiesce(qts, second);
     qtest_quit(qts);
@@ -549,7 +490,7 @@ static void test_flush_error(void)
 /* A failed attempt can be given up */
 static void test_flush_error_undo(void)
 {
-    g_autofree char *image = make_image("raw");
+    g_autofree char *image = vmq_make_image("raw", IMAGE_SIZE);
     QTestState *qts = qtest_initf(
         "-machine pc -blockdev file,node-name=file,filename=%s "
         "-blockdev blkdebug,node-name=debug,image=file,"
@@ -570,6 +511,31 @@ static void test_flush_error_undo(void)
     unlink(image);
 }
 
+/* What VM_QUIESCE_FAILED says of the one request to node 'disk' */
+static void check_requests(QDict *data)
+{
+    const QListEntry *e;
+
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(data, "participants"), e) {
+        QDict *p = qobject_to(QDict, qlist_entry_obj(e));
+        const QListEntry *first;
+        QDict *r;
+
+        if (!g_str_equal(qdict_get_str(p, "name"), "block")) {
+            g_assert_false(qdict_haskey(p, "requests"));
+            continue;
+        }
+        first = qlist_first(qdict_get_qlist(p, "requests"));
+        r = qobject_to(QDict, qlist_entry_obj(first));
+        g_assert_cmpstr(qdict_get_str(r, "node-name"), ==, "disk");
+        g_assert_cmpstr(qdict_get_str(r, "qom-path"), ==,
+                        "/machine/peripheral/dev");
+        g_assert_cmpint(qdict_get_int(r, "count"), ==, 1);
+        /* The deadline was 200 ms */
+        g_assert_cmpint(qdict_get_int(r, "age-ms"), >=, 150);
+    }
+}
+
 /*
  * An NBD server that does not answer: the monitor does; the culprit is named;
  * when the server goes on, the state is reached.
@@ -577,10 +543,12 @@ static void test_flush_error_undo(void)
 static void test_hung_nbd(const void *opaque)
 {
     bool flush = opaque;
-    const char *culprit = flush ? "node 'disk': flush in flight"
-                                : "node 'disk': 1 request in flight";
-    g_autofree char *image = make_image("raw");
-    g_autofree char *sock = tmpfile_name("nbd");
+    const char *culprit = flush ? "node 'disk' (/machine/peripheral/dev): "
+                                  "flush in flight for "
+                                : "node 'disk' (/machine/peripheral/dev): "
+                                  "1 request in flight for ";
+    g_autofree char *image = vmq_make_image("raw", IMAGE_SIZE);
+    g_autofree char *sock = vmq_tmpfile("nbd");
     g_autofree char *args = g_strdup_printf(
         "--blockdev file,node-name=n,filename=%s "
         "--nbd-server addr.type=unix,addr.path=%s "
@@ -603,7 +571,8 @@ static void test_hung_nbd(const void *opaque)
     vmq_assert_status(qts, "paused");
     data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
     error = vmq_participant_error(data, "block");
-    g_assert_cmpstr(error, ==, culprit);
+    g_assert_true(g_str_has_prefix(error, culprit));
+    check_requests(data);
     qobject_unref(data);
 
     vmq_assert_status(qts, "paused");
@@ -629,8 +598,8 @@ static void test_hung_nbd(const void *opaque)
 static void test_vhost_user(const void *opaque)
 {
     bool hung = opaque;
-    g_autofree char *image = make_image("raw");
-    g_autofree char *sock = tmpfile_name("vhost-user");
+    g_autofree char *image = vmq_make_image("raw", IMAGE_SIZE);
+    g_autofree char *sock = vmq_tmpfile("vhost-user");
     g_autofree char *args = g_strdup_printf(
         "--blockdev file,node-name=n,filename=%s "
         "--export vhost-user-blk,id=e,addr.type=unix,addr.path=%s,"
@@ -668,12 +637,12 @@ static void test_vhost_user(const void *opaque)
     qobject_unref(vmq_wait(qts, "VM_QUIESCED", token));
 
     /* Nobody looks at the ring any more */
-    before = checksum(image);
+    before = vmq_checksum(image);
     qtest_memset(qts, 0, 0, 512);
     v.vq[0]->free_head = 0;
     virtio_blk_write(&v);
     g_usleep(100 * 1000);
-    after = checksum(image);
+    after = vmq_checksum(image);
     g_assert_cmpstr(before, ==, after);
     vmq_assert_status(qts, "quiesced");
 
@@ -719,10 +688,23 @@ static void wait_job(QTestState *qts, const char *state)
     }
 }
 
+/* The only entry of a list that query-vm-quiesce returns */
+static QDict *only_entry(QTestState *qts, const char *list)
+{
+    g_autoptr(QDict) ret = qtest_qmp_assert_success_ref(
+        qts, "{ 'execute': 'query-vm-quiesce' }");
+    QList *entries = qdict_get_qlist(ret, list);
+    QDict *entry;
+
+    g_assert_cmpint(qlist_size(entries), ==, 1);
+    entry = qobject_to(QDict, qlist_entry_obj(qlist_first(entries)));
+    return qobject_ref(entry);
+}
+
 static void test_job(const void *opaque)
 {
     const JobCase *c = opaque;
-    g_autofree char *image = make_image("qcow2");
+    g_autofree char *image = vmq_make_image("qcow2", IMAGE_SIZE);
     g_autofree char *target = g_strdup_printf("%s-target", image);
     QTestState *qts = qtest_initf(
         "-machine pc -blockdev file,node-name=file,filename=%s "
@@ -751,12 +733,16 @@ static void test_job(const void *opaque)
     rsp = qtest_qmp(qts, "{ 'execute': 'query-jobs' }");
     g_assert_true(qlist_empty(qdict_get_qlist(rsp, "return")));
     qobject_unref(rsp);
+    rsp = only_entry(qts, "cancelled-jobs");
+    g_assert_cmpstr(qdict_get_str(rsp, "id"), ==, "job");
+    g_assert_cmpstr(qdict_get_str(rsp, "status"), ==, c->state);
+    qobject_unref(rsp);
 
-    before = checksum(target);
-    g_assert_true(can_write(image, "qcow2"));
-    g_assert_true(can_write(target, "raw"));
+    before = vmq_checksum(target);
+    g_assert_true(vmq_can_write(image, "qcow2"));
+    g_assert_true(vmq_can_write(target, "raw"));
     abuse(qts, image);
-    after = checksum(target);
+    after = vmq_checksum(target);
     g_assert_cmpstr(before, ==, after);
 
     vmq_unquiesce(qts, token);
@@ -769,10 +755,10 @@ static void test_job(const void *opaque)
 static void test_export(const void *opaque)
 {
     bool writable = opaque;
-    g_autofree char *image = make_image("raw");
-    g_autofree char *sock = tmpfile_name("export");
+    g_autofree char *image = vmq_make_image("raw", IMAGE_SIZE);
+    g_autofree char *sock = vmq_tmpfile("export");
     g_autofree char *uri = g_strdup_printf("nbd+unix:///disk?socket=%s", sock);
-    char *argv[] = { qemu_img(), (char *)"info", uri, NULL };
+    char *argv[] = { vmq_qemu_img(), (char *)"info", uri, NULL };
     QTestState *qts = qtest_initf(
         "-machine pc -blockdev file,node-name=disk,filename=%s "
         "-device virtio-blk-pci,drive=disk,share-rw=on", image);
@@ -786,14 +772,18 @@ static void test_export(const void *opaque)
                              "  'arguments': { 'type': 'nbd', 'id': 'e',"
                              "    'node-name': 'disk', 'writable': %i } }",
                              writable);
-    g_assert_cmpint(run(argv), ==, 0);
+    g_assert_cmpint(vmq_run(argv), ==, 0);
 
     token = vmq_quiesce(qts);
     rsp = qtest_qmp(qts, "{ 'execute': 'query-block-exports' }");
     g_assert_true(qlist_empty(qdict_get_qlist(rsp, "return")));
     qobject_unref(rsp);
-    g_assert_cmpint(run(argv), !=, 0);
-    g_assert_true(can_write(image, "raw"));
+    rsp = only_entry(qts, "closed-exports");
+    g_assert_cmpstr(qdict_get_str(rsp, "id"), ==, "e");
+    g_assert_cmpstr(qdict_get_str(rsp, "node-name"), ==, "disk");
+    qobject_unref(rsp);
+    g_assert_cmpint(vmq_run(argv), !=, 0);
+    g_assert_true(vmq_can_write(image, "raw"));
 
     vmq_unquiesce(qts, token);
     qtest_quit(qts);
@@ -808,8 +798,7 @@ int main(int argc, char **argv)
     int i, j, ret;
 
     g_test_init(&argc, &argv, NULL);
-    tmpdir = g_dir_make_tmp("vm-quiesce-test-XXXXXX", NULL);
-    g_assert_nonnull(tmpdir);
+    vmq_tmpdir_make();
 
     for (i = 0; i < ARRAY_SIZE(disks); i++) {
         for (j = 0; j < ARRAY_SIZE(formats); j++) {
@@ -845,7 +834,6 @@ int main(int argc, char **argv)
                         test_export);
 
     ret = g_test_run();
-    rmdir(tmpdir);
-    g_free(tmpdir);
+    vmq_tmpdir_remove();
     return ret;
 }

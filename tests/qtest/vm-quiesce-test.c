@@ -26,13 +26,6 @@
 #define SUS_TYP_SUSPEND (1 << 10)
 #define SUS_EN (1 << 13)
 
-static char *tmpdir;
-
-static char *tmpfile_name(const char *name)
-{
-    return g_strdup_printf("%s/%s", tmpdir, name);
-}
-
 static void pm1_control(QTestState *qts, uint16_t value)
 {
     const uint32_t pm_device = 0x80000000 | 1 << 11 | 3 << 8;
@@ -87,32 +80,9 @@ static void enter_io_error(QTestState *qts)
     qtest_qmp_eventwait(qts, "STOP");
 }
 
-static void wait_migration(QTestState *qts, const char *expected)
-{
-    while (true) {
-        g_autoptr(QDict) ret = qtest_qmp_assert_success_ref(
-            qts, "{ 'execute': 'query-migrate' }");
-        const char *status = qdict_get_try_str(ret, "status");
-
-        if (!g_strcmp0(status, expected)) {
-            break;
-        }
-        g_assert_cmpstr(status, !=, "failed");
-        g_assert_cmpstr(status, !=, "completed");
-        g_usleep(1000);
-    }
-}
-
-static void migrate_to(QTestState *qts, const char *uri)
-{
-    qtest_qmp_assert_success(qts, "{ 'execute': 'migrate',"
-                             "  'arguments': { 'uri': %s } }", uri);
-    wait_migration(qts, "completed");
-}
-
 static void enter_postmigrate(QTestState *qts)
 {
-    migrate_to(qts, "exec:cat > /dev/null");
+    vmq_migrate(qts, "exec:cat > /dev/null");
 }
 
 typedef struct StateCase {
@@ -177,7 +147,7 @@ static void test_state(const void *opaque)
  */
 static char *make_stream(const char *state)
 {
-    char *path = tmpfile_name("stream");
+    char *path = vmq_tmpfile("stream");
     g_autofree char *uri = g_strdup_printf("file:%s", path);
     const char pattern[] = "\0\0\0\7paused";
     QTestState *qts = qtest_init("-machine pc -S");
@@ -187,7 +157,7 @@ static char *make_stream(const char *state)
 
     qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
     enter_paused(qts);
-    migrate_to(qts, uri);
+    vmq_migrate(qts, uri);
     qtest_quit(qts);
 
     g_assert_true(g_file_get_contents(path, &data, &len, NULL));
@@ -205,16 +175,7 @@ static void test_internal_error(void)
     QTestState *qts = qtest_initf("-machine pc -incoming file:%s", stream);
     g_autofree char *token = NULL;
 
-    while (true) {
-        g_autoptr(QDict) ret = qtest_qmp_assert_success_ref(
-            qts, "{ 'execute': 'query-status' }");
-
-        if (g_str_equal(qdict_get_str(ret, "status"), "internal-error")) {
-            break;
-        }
-        g_usleep(1000);
-    }
-
+    vmq_wait_status(qts, "internal-error");
     token = vmq_quiesce(qts);
     vmq_unquiesce(qts, token);
     vmq_assert_status(qts, "paused");
@@ -234,7 +195,7 @@ static void test_load_quiesced(void)
     qtest_qmp_assert_success(qts, "{ 'execute': 'migrate-incoming',"
                              "  'arguments': { 'uri': %s,"
                              "    'exit-on-error': false } }", uri);
-    wait_migration(qts, "failed");
+    vmq_wait_migration(qts, "failed");
     vmq_assert_status(qts, "inmigrate");
     qtest_quit(qts);
     unlink(stream);
@@ -246,7 +207,7 @@ static void test_inmigrate(void)
 
     vmq_assert_error(qtest_qmp(qts, "{ 'execute': 'vm-quiesce',"
                                "  'arguments': { 'reason': 'test' } }"),
-                     "cannot be quiesced in run state 'inmigrate'");
+                     "it waits for an incoming migration");
     vmq_assert_status(qts, "inmigrate");
     qtest_quit(qts);
 }
@@ -264,7 +225,7 @@ static void test_precopy(void)
     qtest_qmp_assert_success(qts, "{ 'execute': 'migrate',"
                              "  'arguments': {"
                              "    'uri': 'exec:cat > /dev/null' } }");
-    wait_migration(qts, "active");
+    vmq_wait_migration(qts, "active");
 
     token = vmq_quiesce(qts);
     ret = qtest_qmp_assert_success_ref(qts, "{ 'execute': 'query-migrate' }");
@@ -415,7 +376,8 @@ static const char *const allowed_qmp[] = {
     "screendump", "ringbuf-read", "trace-event-get-state",
     "trace-event-set-state", "device-list-properties", "qom-get", "qom-list",
     "qom-list-get", "qom-list-properties", "qom-list-types", "qom-set",
-    "migrate-set-capabilities", "job-dismiss", NULL
+    "migrate", "migrate_cancel", "migrate-set-capabilities",
+    "migrate-set-parameters", "job-dismiss", NULL
 };
 
 static const char *const allowed_hmp[] = {
@@ -598,7 +560,7 @@ static void test_gdb(void)
         "G00", "Z0,1000,1", "bc",
     };
     static const char *const permitted[] = { "g", "m100,4", "?", "vCont?" };
-    g_autofree char *path = tmpfile_name("gdb");
+    g_autofree char *path = vmq_tmpfile("gdb");
     QTestState *qts = qtest_initf("-accel tcg -chardev socket,id=g,path=%s,"
                                   "server=on,wait=off -gdb chardev:g", path);
     g_autofree char *token = vmq_quiesce(qts);
@@ -633,7 +595,7 @@ static void test_gdb(void)
 static void test_post_mortem(void)
 {
     QTestState *qts = qtest_init("-machine pc -vga std");
-    g_autofree char *file = tmpfile_name("mem");
+    g_autofree char *file = vmq_tmpfile("mem");
     g_autofree char *uri = g_strdup_printf("file:%s", file);
     g_autofree char *data = NULL, *token = NULL, *regs = NULL;
     gsize len;
@@ -738,8 +700,8 @@ static int bind_dgram(const char *path)
 /* A NIC announces itself every 10 ms, and goes on while the VM is stopped */
 static void test_announce(void)
 {
-    g_autofree char *local = tmpfile_name("local");
-    g_autofree char *remote = tmpfile_name("remote");
+    g_autofree char *local = vmq_tmpfile("local");
+    g_autofree char *remote = vmq_tmpfile("remote");
     int fd = bind_dgram(remote);
     g_autofree char *token = NULL;
     QTestState *qts;
@@ -782,9 +744,9 @@ static bool readable(int fd, int timeout_ms)
 /* What comes in from the network is mirrored, also while a VM is stopped */
 static void test_mirror(void)
 {
-    g_autofree char *local = tmpfile_name("local");
-    g_autofree char *remote = tmpfile_name("remote");
-    g_autofree char *mirror = tmpfile_name("mirror");
+    g_autofree char *local = vmq_tmpfile("local");
+    g_autofree char *remote = vmq_tmpfile("remote");
+    g_autofree char *mirror = vmq_tmpfile("mirror");
     struct sockaddr_un addr = { .sun_family = AF_UNIX };
     int fd = bind_dgram(remote);
     g_autofree char *token = NULL;
@@ -833,8 +795,7 @@ int main(int argc, char **argv)
     int i, ret;
 
     g_test_init(&argc, &argv, NULL);
-    tmpdir = g_dir_make_tmp("vm-quiesce-test-XXXXXX", NULL);
-    g_assert_nonnull(tmpdir);
+    vmq_tmpdir_make();
 
     for (i = 0; i < ARRAY_SIZE(state_cases); i++) {
         g_autofree char *path = g_strdup_printf("vm-quiesce/state/%s",
@@ -861,7 +822,6 @@ int main(int argc, char **argv)
     qtest_add_func("vm-quiesce/network/mirror", test_mirror);
 
     ret = g_test_run();
-    rmdir(tmpdir);
-    g_free(tmpdir);
+    vmq_tmpdir_remove();
     return ret;
 }

@@ -9,6 +9,76 @@
 #include "qobject/qlist.h"
 #include "vm-quiesce-util.h"
 
+static char *tmpdir;
+
+void vmq_tmpdir_make(void)
+{
+    tmpdir = g_dir_make_tmp("vm-quiesce-test-XXXXXX", NULL);
+    g_assert_nonnull(tmpdir);
+}
+
+void vmq_tmpdir_remove(void)
+{
+    rmdir(tmpdir);
+    g_free(tmpdir);
+}
+
+char *vmq_tmpfile(const char *name)
+{
+    return g_strdup_printf("%s/%s", tmpdir, name);
+}
+
+int vmq_run(char **argv)
+{
+    g_autofree char *err = NULL;
+    int status;
+
+    g_assert_true(g_spawn_sync(NULL, argv, NULL,
+                               G_SPAWN_SEARCH_PATH |
+                               G_SPAWN_STDOUT_TO_DEV_NULL,
+                               NULL, NULL, NULL, &err, &status, NULL));
+    return status;
+}
+
+char *vmq_qemu_img(void)
+{
+    const char *path = getenv("QTEST_QEMU_IMG");
+
+    g_assert_nonnull(path);
+    return (char *)path;
+}
+
+char *vmq_make_image(const char *format, int64_t bytes)
+{
+    g_autofree char *size = g_strdup_printf("%" PRId64, bytes);
+    char *path = vmq_tmpfile("image");
+    char *argv[] = { vmq_qemu_img(), (char *)"create", (char *)"-q",
+                     (char *)"-f", (char *)format, path, size, NULL };
+
+    g_assert_cmpint(vmq_run(argv), ==, 0);
+    return path;
+}
+
+bool vmq_can_write(const char *path, const char *format)
+{
+    /* One write, of what is there already in a new image: zeroes */
+    char *argv[] = { vmq_qemu_img(), (char *)"bench", (char *)"-w",
+                     (char *)"-q", (char *)"-c", (char *)"1",
+                     (char *)"--pattern=0", (char *)"-o", (char *)"8M",
+                     (char *)"-f", (char *)format, (char *)path, NULL };
+
+    return vmq_run(argv) == 0;
+}
+
+char *vmq_checksum(const char *path)
+{
+    g_autofree char *data = NULL;
+    gsize len;
+
+    g_assert_true(g_file_get_contents(path, &data, &len, NULL));
+    return g_compute_checksum_for_data(G_CHECKSUM_SHA256, (guchar *)data, len);
+}
+
 char *vmq_start(QTestState *qts, int deadline_ms)
 {
     QDict *ret = qtest_qmp_assert_success_ref(
@@ -115,5 +185,41 @@ void vmq_ide_write(QTestState *qts, uint8_t byte)
     qtest_outb(qts, 0x1f7, 0x30);
     for (i = 0; i < 256; i++) {
         qtest_outw(qts, 0x1f0, byte << 8 | byte);
+    }
+}
+
+void vmq_wait_migration(QTestState *qts, const char *expected)
+{
+    while (true) {
+        g_autoptr(QDict) ret = qtest_qmp_assert_success_ref(
+            qts, "{ 'execute': 'query-migrate' }");
+        const char *status = qdict_get_try_str(ret, "status");
+
+        if (!g_strcmp0(status, expected)) {
+            break;
+        }
+        g_assert_cmpstr(status, !=, "failed");
+        g_assert_cmpstr(status, !=, "completed");
+        g_usleep(1000);
+    }
+}
+
+void vmq_migrate(QTestState *qts, const char *uri)
+{
+    qtest_qmp_assert_success(qts, "{ 'execute': 'migrate',"
+                             "  'arguments': { 'uri': %s } }", uri);
+    vmq_wait_migration(qts, "completed");
+}
+
+void vmq_wait_status(QTestState *qts, const char *status)
+{
+    while (true) {
+        g_autoptr(QDict) ret = qtest_qmp_assert_success_ref(
+            qts, "{ 'execute': 'query-status' }");
+
+        if (g_str_equal(qdict_get_str(ret, "status"), status)) {
+            break;
+        }
+        g_usleep(1000);
     }
 }

@@ -9,6 +9,27 @@
 
 #include "libqtest.h"
 
+/* Files: the test makes the directory first, and removes it, empty, at last */
+void vmq_tmpdir_make(void);
+void vmq_tmpdir_remove(void);
+
+/* The path of a file in the directory, to be freed */
+char *vmq_tmpfile(const char *name);
+
+/* Run a program, and wait for its status */
+int vmq_run(char **argv);
+
+char *vmq_qemu_img(void);
+
+/* A new image named "image"; returns its path, to be freed */
+char *vmq_make_image(const char *format, int64_t bytes);
+
+/* Whether another process can open @path, of at least 9 MiB, and write to it */
+bool vmq_can_write(const char *path, const char *format);
+
+/* Of a file's content, to be freed */
+char *vmq_checksum(const char *path);
+
 /* Start to quiesce; returns the token, to be freed */
 char *vmq_start(QTestState *qts, int deadline_ms);
 
@@ -29,6 +50,15 @@ void vmq_assert_unquiesce_fails(QTestState *qts, const char *token,
                                 const char *text);
 
 void vmq_assert_status(QTestState *qts, const char *status);
+
+/* Wait until the run state is @status */
+void vmq_wait_status(QTestState *qts, const char *status);
+
+/* Wait for a migration's status; any other end is a failure */
+void vmq_wait_migration(QTestState *qts, const char *expected);
+
+/* Migrate to @uri, and wait for the end */
+void vmq_migrate(QTestState *qts, const char *uri);
 
 /* Check that @rsp is an error whose description contains @text; frees @rsp */
 void vmq_assert_error(QDict *rsp, const char *text);

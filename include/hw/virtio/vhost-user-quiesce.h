@@ -1,0 +1,47 @@
+/*
+ * Quiesced run state: vhost-user back ends
+ *
+ * A back end is told to stop its rings long before vhost_dev_stop() asks it
+ * to, and its answers are read when they come, so that nobody waits for them.
+ *
+ * All of it is for the main thread, with the BQL held.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef HW_VIRTIO_VHOST_USER_QUIESCE_H
+#define HW_VIRTIO_VHOST_USER_QUIESCE_H
+
+#include "chardev/char-fe.h"
+#include "hw/virtio/vhost.h"
+
+/**
+ * vhost_user_quiesce_begin: Tell a back end to stop the rings of a device.
+ * @dev: a started device
+ * @rings: number of answers that will come
+ *
+ * Returns: the connection, which must not be used until all answers have been
+ * read; or NULL if it is down.
+ */
+CharFrontend *vhost_user_quiesce_begin(struct vhost_dev *dev, unsigned *rings);
+
+/**
+ * vhost_user_quiesce_answer: Read one answer, for whichever ring it is.
+ * @dev: any device on the connection
+ *
+ * Returns: false if there is none to read any more.
+ */
+bool vhost_user_quiesce_answer(struct vhost_dev *dev);
+
+/** vhost_user_quiesce_end: Forget the answers that nobody has asked for. */
+void vhost_user_quiesce_end(void);
+
+/**
+ * vhost_user_quiesce_wait: Wait for a message, but not for ever if the VM is
+ * being quiesced or quiesced.
+ * @chr: the connection; it is closed if nothing comes, because an answer that
+ *       comes late would be taken for another one
+ */
+bool vhost_user_quiesce_wait(CharFrontend *chr);
+
+#endif
