@@ -35,7 +35,7 @@ _ALL_RAM = 16 << 20
 _FILLER = 1 << 20
 
 
-def _writing() -> Script:
+def writing() -> Script:
     """Write to the disk, and never end."""
     script = Script()
     again = script.end()
@@ -55,7 +55,8 @@ def _migration(vm: Tiny) -> str:
     return vm.cmd('query-migrate').get('status', 'none')
 
 
-def _await_migration(vm: Tiny, *wanted: str) -> str:
+def await_migration(vm: Tiny, *wanted: str) -> str:
+    """Wait until the migration has one of these states."""
     deadline = time.monotonic() + PATIENCE
     while (status := _migration(vm)) not in wanted:
         expect(status != 'failed' and time.monotonic() < deadline,
@@ -103,13 +104,15 @@ class Pair:
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
         self.disk = rig.disk(IDE, 'raw', 'migrating', _DISK_SIZE)
+        self._vms: list[Tiny] = []
         self.source = self.new('source')
         self.target: Tiny
 
     def new(self, name: str, *args: str, **options: object) -> Tiny:
-        """A QEMU with the disk."""
-        return Tiny(self._rig.work, name, disk=self.disk, args=args,
-                    **options)
+        """A QEMU with the disk; it ends with the pair."""
+        vm = Tiny(self._rig.work, name, disk=self.disk, args=args, **options)
+        self._vms.append(vm)
+        return vm
 
     def expect_target(self, **options: object) -> None:
         """Start the destination."""
@@ -129,9 +132,8 @@ class Pair:
 
     def close(self) -> None:
         """End what is left."""
-        for vm in self.source, getattr(self, 'target', None):
-            if vm and vm.is_running():
-                vm.kill()
+        for vm in self._vms:
+            vm.kill()
         self.disk.image.unlink()
 
 
@@ -179,7 +181,7 @@ def _any_moment(rig: Rig, rng: random.Random, tries: int) -> None:
     lead = 0.02
     try:
         pair.source.boot()
-        pair.source.run(_writing())
+        pair.source.run(writing())
         for _ in range(tries):
             pair.expect_target()
             with _TwoRunners(pair.source, pair.target) as both:
@@ -187,7 +189,7 @@ def _any_moment(rig: Rig, rng: random.Random, tries: int) -> None:
                 time.sleep(lead * rng.uniform(0.7, 1.3))
                 event = pair.source.quiesce()
                 counters = pair.source.counters()
-                end = _await_migration(pair.source, 'completed', 'cancelled')
+                end = await_migration(pair.source, 'completed', 'cancelled')
                 ends[end] += 1
                 lead *= 1.15 if end == 'cancelled' else 1 / 1.15
                 time.sleep(0.02)
@@ -209,10 +211,10 @@ def _precopy(rig: Rig) -> None:
     try:
         pair.source.boot()
         _fill(pair.source)
-        pair.source.run(_writing())
+        pair.source.run(writing())
         pair.expect_target()
         pair.begin(**{'max-bandwidth': 1 << 20})
-        _await_migration(pair.source, 'active')
+        await_migration(pair.source, 'active')
         time.sleep(0.3)
         event = pair.source.quiesce()
         expect(_migration(pair.source) == 'cancelled',
@@ -240,15 +242,15 @@ def _postcopy(rig: Rig) -> None:
     try:
         pair.source.boot()
         _fill(pair.source)
-        pair.source.run(_writing())
+        pair.source.run(writing())
         # precopy is slow, so that there is something left
         pair.expect_target(shared=False)
         pair.begin('postcopy-ram', **{'max-bandwidth': 1 << 20,
                                       'max-postcopy-bandwidth': 1 << 20})
-        _await_migration(pair.source, 'active')
+        await_migration(pair.source, 'active')
         time.sleep(0.2)
         pair.source.cmd('migrate-start-postcopy')
-        _await_migration(pair.source, 'postcopy-active')
+        await_migration(pair.source, 'postcopy-active')
         _refused(pair.source, 'postcopy')
         deadline = time.monotonic() + PATIENCE
         while pair.target.status() != 'running':
@@ -258,8 +260,8 @@ def _postcopy(rig: Rig) -> None:
                'it was not during postcopy')
         pair.source.cmd('migrate-set-parameters',
                         **{'max-postcopy-bandwidth': 0})
-        _await_migration(pair.source, 'completed')
-        _await_migration(pair.target, 'completed')
+        await_migration(pair.source, 'completed')
+        await_migration(pair.target, 'completed')
         pair.target.quiesce()
         expect(not image.is_locked(pair.disk.image), 'the image is locked')
     finally:
@@ -270,11 +272,11 @@ def _incoming(rig: Rig) -> None:
     pair = Pair(rig)
     try:
         pair.source.boot()
-        pair.source.run(_writing())
+        pair.source.run(writing())
         pair.expect_target()
         _refused(pair.target, 'inmigrate')
         pair.begin()
-        _await_migration(pair.source, 'completed')
+        await_migration(pair.source, 'completed')
         _completed(pair, pair.source.quiesce())
     finally:
         pair.close()

@@ -27,15 +27,14 @@ from pathlib import Path
 from harness.machine import PATIENCE
 from harness.netns import namespace
 from harness.nics import NICS, SLOT, Nic, frame
-from harness.outlets import (ANNOUNCEMENT, FLOOD, GUEST, Dgram, Outlet, Stream,
-                             Tap, User)
+from harness.outlets import (ANNOUNCEMENT, FLOOD, GUEST, PORT, Dgram, Outlet,
+                             Stream, Tap, User, VhostUser)
 from harness.refusals import abuse
 from harness.rig import Rig
 from harness.tap import expect, note
 from harness.tiny import Tiny
 
 _HOLD_S = 0.5
-_PORT = 4001
 _ANNOUNCE = {'initial': 10, 'max': 10, 'rounds': 1000, 'step': 1}
 
 
@@ -58,7 +57,7 @@ class _Flood:
                 '-netdev', 'hubport,id=hub2,hubid=0']
 
     def _send(self) -> None:
-        data = frame(FLOOD, _PORT)
+        data = frame(FLOOD, PORT)
         while not self._end.wait(0.001):
             try:
                 for _ in range(8):
@@ -88,7 +87,7 @@ def _network(rig: Rig, outlet: Outlet, nic: Nic,
              hub: bool) -> Iterator[Tiny]:
     """A guest that floods the outlet, alone or with another on a hub."""
     flood = _Flood(rig.work)
-    args = ['-netdev', outlet.args(), *(flood.args() if hub else ()),
+    args = [*outlet.args(), *(flood.args() if hub else ()),
             '-device', f'{nic.device},addr={SLOT},'
             f'netdev={"hub2" if hub else "out"}']
     with contextlib.ExitStack() as stack:
@@ -99,7 +98,7 @@ def _network(rig: Rig, outlet: Outlet, nic: Nic,
         stack.callback(flood.close)
         if hub:
             flood.start()
-        vm.run(nic.flood(vm, frame(GUEST, _PORT)))
+        vm.run(nic.flood(vm, frame(GUEST, PORT)))
         yield vm
 
 
@@ -200,6 +199,8 @@ def cases(rig: Rig) -> list[tuple[str, Callable[[], None]]]:
               ('dgram', Dgram, 'virtio-net', True),
               ('stream', lambda: Stream(rig.work / 'stream'),
                'virtio-net', True),
+              ('vhost-user', lambda: VhostUser(rig.work / 'bridge'),
+               'virtio-net', False),
           )),
         ('no frame leaves that waits for a receiver: stream',
          lambda: _full_stream(rig)),

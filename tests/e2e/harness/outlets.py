@@ -9,12 +9,15 @@ import array
 import fcntl
 import os
 import socket
+import subprocess
 import termios
+import time
 from collections import Counter
 from pathlib import Path
 
 from .netns import Interface, bring_up
-from .tap import Skip
+from .paths import BRIDGE
+from .tap import Skip, expect
 
 GUEST, FLOOD = b'<from-the-guest>', b'<from-another-vm>'
 # an announcement is a reverse ARP request, of the guest's address
@@ -22,7 +25,8 @@ ANNOUNCEMENT = bytes.fromhex('8035 0001 0800 06 04 0003')
 MARKS = (GUEST, FLOOD, ANNOUNCEMENT)
 
 _TAP = 'tap0'
-_PORT = 4001
+# the UDP port to which frames go
+PORT = 4001
 
 
 class Outlet:
@@ -30,8 +34,8 @@ class Outlet:
 
     marks = MARKS
 
-    def args(self) -> str:
-        """The -netdev option."""
+    def args(self) -> list[str]:
+        """The part of QEMU's command line."""
         raise NotImplementedError
 
     def attach(self) -> None:
@@ -95,9 +99,10 @@ class Tap(_ByInterface):
             if not os.access(path, os.R_OK | os.W_OK):
                 raise Skip(f'{path} cannot be used')
 
-    def args(self) -> str:
-        return (f'tap,id=out,ifname={_TAP},script=no,downscript=no,'
-                f'vhost={"on" if self._vhost else "off"}')
+    def args(self) -> list[str]:
+        return ['-netdev',
+                f'tap,id=out,ifname={_TAP},script=no,downscript=no,'
+                f'vhost={"on" if self._vhost else "off"}']
 
     def attach(self) -> None:
         bring_up(_TAP)
@@ -111,7 +116,7 @@ class _ToSocket(_ByInterface):
         super().__init__()
         # that the kernel has nothing to answer; it is never read
         self._sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._sink.bind(('127.0.0.1', _PORT))
+        self._sink.bind(('127.0.0.1', PORT))
 
     def close(self) -> None:
         super().close()
@@ -121,10 +126,11 @@ class _ToSocket(_ByInterface):
 class Dgram(_ToSocket):
     """Each frame in a UDP packet."""
 
-    def args(self) -> str:
-        return ('dgram,id=out,local.type=inet,local.host=127.0.0.1,'
+    def args(self) -> list[str]:
+        return ['-netdev',
+                'dgram,id=out,local.type=inet,local.host=127.0.0.1,'
                 'local.port=4002,remote.type=inet,remote.host=127.0.0.1,'
-                f'remote.port={_PORT}')
+                f'remote.port={PORT}']
 
 
 class User(_ToSocket):
@@ -133,8 +139,41 @@ class User(_ToSocket):
     # user-mode networking understands no announcement
     marks = (GUEST, FLOOD)
 
-    def args(self) -> str:
-        return 'user,id=out'
+    def args(self) -> list[str]:
+        return ['-netdev', 'user,id=out']
+
+
+class VhostUser(_ToSocket):
+    """QEMU's vhost-user-bridge, which puts each frame in a UDP packet."""
+
+    # the bridge does not announce for the guest
+    marks = (GUEST,)
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        if not BRIDGE.exists():
+            raise Skip(f'{BRIDGE} is not there')
+        self._path = path
+        self.bridge = subprocess.Popen(
+            ('setpriv', '--pdeathsig', 'KILL', BRIDGE, '-u', path,
+             '-l', '127.0.0.1:4002', '-r', f'127.0.0.1:{PORT}'),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while not path.exists():
+            expect(time.monotonic() < deadline, 'no vhost-user-bridge')
+            time.sleep(0.001)
+
+    def args(self) -> list[str]:
+        return ['-chardev', f'socket,id=bridge,path={self._path}',
+                '-netdev', 'vhost-user,id=out,chardev=bridge']
+
+    def close(self) -> None:
+        super().close()
+        # it goes on, should it be stopped, only to end
+        self.bridge.kill()
+        self.bridge.wait()
+        self._path.unlink(missing_ok=True)
 
 
 class Stream(Outlet):
@@ -150,9 +189,9 @@ class Stream(Outlet):
         self._rest = b''
         self._seen: Counter[bytes] = Counter()
 
-    def args(self) -> str:
-        return ('stream,id=out,server=off,addr.type=unix,'
-                f'addr.path={self._path}')
+    def args(self) -> list[str]:
+        return ['-netdev', 'stream,id=out,server=off,addr.type=unix,'
+                f'addr.path={self._path}']
 
     def attach(self) -> None:
         self._sock, _ = self._listener.accept()

@@ -29,6 +29,8 @@ _OPERATIONS = ('end', 'outb', 'outw', 'outl', 'outs', 'await_port',
                'await_equal', 'increment', 'goto', 'hang', 'delay',
                'start_others', 'store')
 
+MACHINE = 'pc,memory-backend=ram'
+
 # The disk that ports.write_sector() writes to
 IDE = Controller('ide', '', ('-device', 'ide-hd,drive=disk,bus=ide.0'))
 
@@ -78,7 +80,7 @@ class Tiny(Machine):
         self._size = megabytes << 20
         self._path = work / f'{self._name}.ram'
         self._ram: mmap.mmap
-        self.set_machine('pc,memory-backend=ram')
+        self.set_machine(MACHINE)
         self.add_args('-accel', 'tcg,thread=multi', '-cpu', 'max',
                       '-nodefaults', '-no-user-config',
                       '-bios', str(GUEST / 'tiny.bin'),
@@ -89,10 +91,14 @@ class Tiny(Machine):
                       + f',id=ram,size={megabytes}M',
                       *(disk.args() if disk else ()), *args)
 
-    def launch(self) -> None:
+    def prepare_memory(self) -> None:
+        """Done by launch()."""
         with open(self._path, 'wb+') as file:
             file.truncate(self._size)
             self._ram = mmap.mmap(file.fileno(), self._size)
+
+    def launch(self) -> None:
+        self.prepare_memory()
         super().launch()
 
     def _post_shutdown(self) -> None:
