@@ -80,7 +80,7 @@ step:
 operations:
     .word   op_end, op_outb, op_outw, op_outl, op_outs, op_await_port
     .word   op_await_equal, op_increment, op_goto, op_hang, op_delay
-    .word   op_start_others, op_store
+    .word   op_start_others, op_store, op_store_word
 
 op_end:
     movl    $0, BUSY
@@ -124,6 +124,9 @@ op_increment:
 /* above 64 KiB, too: TCG knows no limits of segments */
 op_store:
     mov     %eax, (%ecx)
+    jmp     step
+op_store_word:
+    mov     %ax, (%ecx)
     jmp     step
 op_goto:
     mov     %ax, %si

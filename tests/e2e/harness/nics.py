@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from .tiny import BUFFERS, Script, Tiny
 
 SLOT = 4
-_PORTS, _MEMORY = 0xc000, 0xfe000000
-# a legacy virtio queue of 256 entries; where its parts are is given
+_MEMORY = 0xfe000000
+# where the queues of a virtio device are notified, in its memory
+_NOTIFY = 0x3000
+# a virtio queue of 256 entries; where its parts are is given
 _QUEUE = BUFFERS
 _AVAILABLE, _USED = _QUEUE + 0x1000, _QUEUE + 0x2000
 _FRAME = _QUEUE + 0x3000
@@ -36,17 +38,25 @@ def frame(mark: bytes, port: int) -> bytes:
 
 
 def _virtio(vm: Tiny, data: bytes) -> Script:
-    vm.write(_FRAME, bytes(10) + data)
-    vm.write(_QUEUE, struct.pack('<QIHH', _FRAME, 10 + len(data), 0, 0))
+    data = bytes(12) + data
+    vm.write(_FRAME, data)
+    vm.write(_QUEUE, struct.pack('<QIHH', _FRAME, len(data), 0, 0))
     script = Script()
-    script.pci(SLOT, 0x10, _PORTS).pci(SLOT, 4, 5, 'outw')
-    script.add('outb', _PORTS + 0x12, 0).add('outb', _PORTS + 0x12, 3)
-    script.add('outl', _PORTS + 4, 0)
-    script.add('outw', _PORTS + 0xe, 1).add('outl', _PORTS + 8, _QUEUE >> 12)
-    script.add('outb', _PORTS + 0x12, 7)
+    script.pci(SLOT, 0x20, _MEMORY).pci(SLOT, 0x24, 0)
+    script.pci(SLOT, 4, 6, 'outw')
+    # the common configuration: reset, and a driver that knows version 1
+    for operation, offset, value in (
+            ('store', 0x14, 0), ('store', 0x14, 3), ('store', 8, 1),
+            ('store', 0xc, 1), ('store', 0x14, 0xb),
+            # the transmit queue
+            ('store_word', 0x16, 1), ('store', 0x20, _QUEUE),
+            ('store', 0x24, 0), ('store', 0x28, _AVAILABLE),
+            ('store', 0x2c, 0), ('store', 0x30, _USED), ('store', 0x34, 0),
+            ('store_word', 0x1c, 1), ('store', 0x14, 0xf)):
+        script.add(operation, value=value, second=_MEMORY + offset)
     again = script.end()
     script.add('increment', value=_AVAILABLE + 2)
-    script.add('outw', _PORTS + 0x10, 1)
+    script.add('store_word', value=1, second=_MEMORY + _NOTIFY + 4)
     script.add('await_equal', value=_AVAILABLE + 2, second=_USED + 2)
     return script.add('delay', value=2000).add('goto', value=again)
 
@@ -80,6 +90,6 @@ class Nic:
 
 
 NICS = {
-    'virtio-net': Nic('virtio-net-pci,disable-modern=on', _virtio),
+    'virtio-net': Nic('virtio-net-pci,disable-legacy=on', _virtio),
     'e1000': Nic('e1000', _e1000),
 }

@@ -27,7 +27,7 @@ _SCRIPTS = 0x2000
 _STEP = struct.Struct('<HHIII')
 _OPERATIONS = ('end', 'outb', 'outw', 'outl', 'outs', 'await_port',
                'await_equal', 'increment', 'goto', 'hang', 'delay',
-               'start_others', 'store')
+               'start_others', 'store', 'store_word')
 
 MACHINE = 'pc,memory-backend=ram'
 
