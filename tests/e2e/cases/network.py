@@ -83,7 +83,7 @@ class _Flood:
 
 
 @contextlib.contextmanager
-def _network(rig: Rig, outlet: Outlet, nic: Nic,
+def network(rig: Rig, outlet: Outlet, nic: Nic,
              hub: bool) -> Iterator[Tiny]:
     """A guest that floods the outlet, alone or with another on a hub."""
     flood = _Flood(rig.work)
@@ -102,13 +102,13 @@ def _network(rig: Rig, outlet: Outlet, nic: Nic,
         yield vm
 
 
-def _sources(outlet: Outlet, hub: bool) -> set[bytes]:
+def sources(outlet: Outlet, hub: bool) -> set[bytes]:
     """Who is expected to be seen."""
     return ({GUEST} | ({FLOOD} if hub else set())
             | ({ANNOUNCEMENT} & set(outlet.marks)))
 
 
-def _await_all(vm: Tiny, outlet: Outlet, sources: set[bytes]) -> None:
+def await_all(vm: Tiny, outlet: Outlet, sources: set[bytes]) -> None:
     """Frames of all these leave, from now on."""
     vm.cmd('announce-self', **_ANNOUNCE)
     outlet.look()
@@ -122,7 +122,7 @@ def _await_all(vm: Tiny, outlet: Outlet, sources: set[bytes]) -> None:
         outlet.look()
 
 
-def _silent(vm: Tiny, outlet: Outlet, event: dict) -> None:
+def silent(vm: Tiny, outlet: Outlet, event: dict) -> None:
     """Nothing leaves from the event on."""
     sent = outlet.sent()
     before = time.monotonic()
@@ -142,27 +142,27 @@ def _nothing_leaves(rig: Rig, make: Callable[[], Outlet], nic: str,
                     hub: bool) -> None:
     with namespace():
         outlet = make()
-        sources = _sources(outlet, hub)
-        with _network(rig, outlet, NICS[nic], hub) as vm:
+        expected = sources(outlet, hub)
+        with network(rig, outlet, NICS[nic], hub) as vm:
             for _ in range(2):
-                _await_all(vm, outlet, sources)
+                await_all(vm, outlet, expected)
                 event = vm.quiesce()
-                _silent(vm, outlet, event)
+                silent(vm, outlet, event)
                 vm.unquiesce(event)
                 vm.cmd('cont')
-            _await_all(vm, outlet, sources)
+            await_all(vm, outlet, expected)
             note(', '.join(f'{outlet.seen()[mark]} frames '
                            f'{mark.decode("latin-1").strip("<>")}'
                            if mark != ANNOUNCEMENT else
                            f'{outlet.seen()[mark]} announcements'
-                           for mark in sources))
+                           for mark in expected))
 
 
 def _full_stream(rig: Rig) -> None:
     """Frames wait in QEMU because nobody reads."""
     with namespace():
         outlet = Stream(rig.work / 'stream')
-        with _network(rig, outlet, NICS['virtio-net'], True) as vm:
+        with network(rig, outlet, NICS['virtio-net'], True) as vm:
             vm.cmd('announce-self', **_ANNOUNCE)
             sent = -1
             while sent != outlet.sent():
@@ -173,13 +173,13 @@ def _full_stream(rig: Rig) -> None:
             expect(outlet.sent() == sent, 'more has left into a full socket')
             # what is free now must not be filled
             outlet.look()
-            _silent(vm, outlet, event)
+            silent(vm, outlet, event)
             expect(outlet.sent() == sent,
                    f'{outlet.sent() - sent} bytes of what has waited')
             vm.unquiesce(event)
             expect(outlet.sent() == sent, 'vm-unquiesce alone lets it out')
             vm.cmd('cont')
-            _await_all(vm, outlet, {GUEST, FLOOD})
+            await_all(vm, outlet, {GUEST, FLOOD})
             note(f'{sent} bytes had left')
 
 

@@ -170,7 +170,7 @@ class VhostUser(_ToSocket):
 
     def close(self) -> None:
         super().close()
-        # it goes on, should it be stopped, only to end
+        # SIGKILL ends a stopped process, too
         self.bridge.kill()
         self.bridge.wait()
         self._path.unlink(missing_ok=True)
