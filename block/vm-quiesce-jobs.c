@@ -5,6 +5,10 @@
  * that they could not be inactivated, and would have to be found again by the
  * VM's next host anyway.
  *
+ * A block job drains nodes when it ends, in the main loop.  So it is cancelled
+ * when they are drained already; until then it is paused by the drained
+ * section.  Other jobs cannot be paused, and are waited for before.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -17,7 +21,9 @@
 #include "qemu/job.h"
 #include "system/vm-quiesce.h"
 
-static JobInfoList *cancelled;
+/* As they were when the VM was asked to quiesce: the drain pauses them */
+static JobInfoList *recorded;
+static bool cancelled;
 
 /*
  * Not job_is_completed_locked(): a job that waits to be finalized holds its
@@ -36,28 +42,34 @@ static Job *next_open_job_locked(Job *job)
     return job;
 }
 
-JobInfoList *jobs_quiesce_cancelled(void)
+static bool is_block_job(JobType type)
 {
-    return QAPI_CLONE(JobInfoList, cancelled);
+    return type == JOB_TYPE_COMMIT || type == JOB_TYPE_STREAM ||
+           type == JOB_TYPE_MIRROR || type == JOB_TYPE_BACKUP;
 }
 
-static void record_open_jobs(void)
+JobInfoList *jobs_quiesce_cancelled(void)
+{
+    return cancelled ? QAPI_CLONE(JobInfoList, recorded) : NULL;
+}
+
+static void jobs_quiesce_stop(VMQuiesceParticipant *p)
 {
     g_autoptr(JobInfoList) all = qmp_query_jobs(&error_abort);
-    JobInfoList *l, **tail = &cancelled;
+    JobInfoList *l, **tail = &recorded;
 
     for (l = all; l; l = l->next) {
-        if (is_open(l->value->status)) {
+        if (is_open(l->value->status) && is_block_job(l->value->type)) {
             QAPI_LIST_APPEND(tail, QAPI_CLONE(JobInfo, l->value));
         }
     }
 }
 
-static void jobs_quiesce_stop(VMQuiesceParticipant *p)
+static void cancel_open_jobs(void)
 {
     Job *job, *next;
 
-    record_open_jobs();
+    cancelled = true;
 
     JOB_LOCK_GUARD();
 
@@ -70,18 +82,39 @@ static void jobs_quiesce_stop(VMQuiesceParticipant *p)
     }
 }
 
-static VMQuiesceResult jobs_quiesce_poll(VMQuiesceParticipant *p,
-                                         VmQuiescePhase phase, Error **errp)
+/* Returns the jobs that have not ended, for people; empty if all have */
+static GString *open_jobs(bool block_jobs)
 {
-    g_autoptr(GString) open = g_string_new(NULL);
+    GString *open = g_string_new(NULL);
     Job *job = NULL;
 
     JOB_LOCK_GUARD();
 
     while ((job = next_open_job_locked(job))) {
-        g_string_append_printf(open, "%sjob '%s' (%s) has not ended",
-                               open->len ? "; " : "",
-                               job->id ?: "", job_type_str(job));
+        if (block_jobs || !is_block_job(job_type(job))) {
+            g_string_append_printf(open, "%sjob '%s' (%s) has not ended",
+                                   open->len ? "; " : "",
+                                   job->id ?: "", job_type_str(job));
+        }
+    }
+    return open;
+}
+
+static VMQuiesceResult jobs_quiesce_poll(VMQuiesceParticipant *p,
+                                         VmQuiescePhase phase, Error **errp)
+{
+    g_autoptr(GString) open = NULL;
+
+    if (phase != VM_QUIESCE_PHASE_STOP && phase != VM_QUIESCE_PHASE_DRAIN) {
+        return VM_QUIESCE_DONE;
+    }
+
+    open = open_jobs(phase == VM_QUIESCE_PHASE_DRAIN);
+    if (phase == VM_QUIESCE_PHASE_DRAIN && open->len && !cancelled &&
+        block_quiesce_drained()) {
+        cancel_open_jobs();
+        g_string_free(open, true);
+        open = open_jobs(true);
     }
     if (open->len) {
         error_setg(errp, "%s", open->str);
@@ -92,7 +125,8 @@ static VMQuiesceResult jobs_quiesce_poll(VMQuiesceParticipant *p,
 
 static bool jobs_quiesce_undo(VMQuiesceParticipant *p, Error **errp)
 {
-    g_clear_pointer(&cancelled, qapi_free_JobInfoList);
+    g_clear_pointer(&recorded, qapi_free_JobInfoList);
+    cancelled = false;
     return true;
 }
 

@@ -14,11 +14,14 @@
 #include "block/aio-wait.h"
 #include "block/block.h"
 #include "block/block_int.h"
+#include "block/dirty-bitmap.h"
+#include "block/vm-quiesce.h"
 #include "qapi/error.h"
 #include "qapi/util.h"
 #include "qemu/coroutine.h"
 #include "qemu/timer.h"
 #include "system/block-backend.h"
+#include "qcow2.h"
 #include "system/vm-quiesce.h"
 
 /*
@@ -160,15 +163,11 @@ static void GRAPH_RDLOCK append_requests(GString *s, BlockDriverState *bs)
     }
 }
 
-static VMQuiesceResult block_quiesce_drain(Error **errp)
+/* Returns what is in flight, for people; empty if nothing is */
+static GString *block_busy(void)
 {
-    g_autoptr(GString) busy = g_string_new(NULL);
+    GString *busy = g_string_new(NULL);
     BlockDriverState *bs = NULL;
-
-    if (!drained) {
-        bdrv_drain_all_begin_nopoll();
-        drained = true;
-    }
 
     GRAPH_RDLOCK_GUARD_MAINLOOP();
 
@@ -177,11 +176,29 @@ static VMQuiesceResult block_quiesce_drain(Error **errp)
             append_requests(busy, bs);
         }
     }
+    return busy;
+}
+
+static VMQuiesceResult block_quiesce_drain(Error **errp)
+{
+    g_autoptr(GString) busy = NULL;
+
+    if (!drained) {
+        bdrv_drain_all_begin_nopoll();
+        drained = true;
+    }
+
+    busy = block_busy();
     if (busy->len) {
         error_setg(errp, "%s", busy->str);
         return VM_QUIESCE_BUSY;
     }
     return VM_QUIESCE_DONE;
+}
+
+bool block_quiesce_drained(void)
+{
+    return block_quiesce_drain(NULL) == VM_QUIESCE_DONE;
 }
 
 static void coroutine_fn flush_entry(void *opaque)
@@ -195,11 +212,55 @@ static void coroutine_fn flush_entry(void *opaque)
     aio_wait_kick();
 }
 
+/* Whether the driver writes to its image when the node is inactivated */
+static bool GRAPH_RDLOCK writes_at_release(BlockDriverState *bs)
+{
+    BdrvDirtyBitmap *bitmap;
+
+    if (!bs->drv || !bs->drv->bdrv_inactivate || bdrv_is_read_only(bs)) {
+        return false;
+    }
+    FOR_EACH_DIRTY_BITMAP(bs, bitmap) {
+        if (bdrv_dirty_bitmap_get_persistence(bitmap)) {
+            return true;
+        }
+    }
+    if (g_str_equal(bs->drv->format_name, "qcow2")) {
+        BDRVQcow2State *s = bs->opaque;
+
+        return s->incompatible_features & QCOW2_INCOMPAT_DIRTY;
+    }
+    return true;
+}
+
+/* Have the next flush of @bs reach the storage, even if nothing is dirty */
+static void GRAPH_RDLOCK force_flush(BlockDriverState *bs)
+{
+    BdrvChild *child;
+
+    qatomic_inc(&bs->write_gen);
+    QLIST_FOREACH(child, &bs->children, next) {
+        force_flush(child->bs);
+    }
+}
+
 static void start_flushes(void)
 {
-    BlockDriverState *bs;
+    BlockDriverState *bs = NULL;
     BdrvNextIterator it;
     guint i;
+
+    /*
+     * release() would wait in the main loop for what it writes.  Make sure
+     * that the storage answers, right before.
+     */
+    bdrv_graph_rdlock_main_loop();
+    while ((bs = bdrv_next_all_states(bs))) {
+        if (writes_at_release(bs)) {
+            force_flush(bs);
+        }
+    }
+    bdrv_graph_rdunlock_main_loop();
 
     flushes = g_ptr_array_new_with_free_func(g_free);
     for (bs = bdrv_first(&it); bs; bs = bdrv_next(&it)) {
@@ -223,6 +284,10 @@ static VMQuiesceResult block_quiesce_flush(Error **errp)
     guint i;
 
     if (!flushes) {
+        /* Jobs and exports that have ended may have left something behind */
+        if (block_quiesce_drain(errp) != VM_QUIESCE_DONE) {
+            return VM_QUIESCE_BUSY;
+        }
         start_flushes();
     }
 

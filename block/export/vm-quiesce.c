@@ -4,6 +4,10 @@
  * All exports are closed, whether writable or not: their clients must see an
  * error, not an image that somebody else has taken over.
  *
+ * An NBD client may keep its requests from ending, so it is disconnected before
+ * block nodes are drained.  Closing any other export waits for its requests, so
+ * it is done when block nodes are drained; its clients cannot start any then.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -16,31 +20,52 @@
 #include "qapi/qapi-visit-block-export.h"
 #include "system/vm-quiesce.h"
 
-static BlockExportInfoList *closed;
+/* The exports that there were when the VM was asked to quiesce */
+static BlockExportInfoList *recorded;
+/* Their shutdown has been requested; of NBD exports before */
+static bool closed;
 
 BlockExportInfoList *exports_quiesce_closed(void)
 {
-    return QAPI_CLONE(BlockExportInfoList, closed);
+    return closed ? QAPI_CLONE(BlockExportInfoList, recorded) : NULL;
+}
+
+static void close_exports(bool nbd)
+{
+    BlockExportInfoList *l;
+
+    for (l = recorded; l; l = l->next) {
+        BlockExport *exp = blk_exp_find(l->value->id);
+
+        if (exp && (l->value->type == BLOCK_EXPORT_TYPE_NBD) == nbd) {
+            blk_exp_request_shutdown(exp);
+        }
+    }
 }
 
 static void exports_quiesce_stop(VMQuiesceParticipant *p)
 {
-    BlockExportInfoList *l;
-
-    closed = qmp_query_block_exports(&error_abort);
-    for (l = closed; l; l = l->next) {
-        blk_exp_request_shutdown(blk_exp_find(l->value->id));
-    }
+    recorded = qmp_query_block_exports(&error_abort);
+    close_exports(true);
 }
 
 static VMQuiesceResult exports_quiesce_poll(VMQuiesceParticipant *p,
                                             VmQuiescePhase phase, Error **errp)
 {
-    g_autoptr(BlockExportInfoList) list = qmp_query_block_exports(&error_abort);
+    g_autoptr(BlockExportInfoList) open = NULL;
 
-    if (list) {
-        error_setg(errp, "export '%s' of node '%s' is still shutting down",
-                   list->value->id, list->value->node_name);
+    if (phase != VM_QUIESCE_PHASE_DRAIN) {
+        return VM_QUIESCE_DONE;
+    }
+
+    if (!closed && (!recorded || block_quiesce_drained())) {
+        closed = true;
+        close_exports(false);
+    }
+    open = qmp_query_block_exports(&error_abort);
+    if (open) {
+        error_setg(errp, "export '%s' of node '%s' is not closed",
+                   open->value->id, open->value->node_name);
         return VM_QUIESCE_BUSY;
     }
     return VM_QUIESCE_DONE;
@@ -48,7 +73,8 @@ static VMQuiesceResult exports_quiesce_poll(VMQuiesceParticipant *p,
 
 static bool exports_quiesce_undo(VMQuiesceParticipant *p, Error **errp)
 {
-    g_clear_pointer(&closed, qapi_free_BlockExportInfoList);
+    g_clear_pointer(&recorded, qapi_free_BlockExportInfoList);
+    closed = false;
     return true;
 }
 

@@ -1,5 +1,5 @@
 /*
- * Quiesced run state: what quiescing has ended
+ * Quiesced run state: block layer
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -11,16 +11,25 @@
 #include "qapi/qapi-types-job.h"
 
 /**
- * jobs_quiesce_cancelled: The jobs that had not ended when the VM was last
- * asked to quiesce, as they were then; none after vm-unquiesce.
+ * block_quiesce_drained: Whether no request is in flight, and none can be
+ * started but by jobs that are cancelled.
+ *
+ * For phase 'drain': begins the drained section if need be.  Called with the
+ * BQL held.
+ */
+bool block_quiesce_drained(void);
+
+/**
+ * jobs_quiesce_cancelled: The jobs that quiescing has cancelled, as they were
+ * then; none after vm-unquiesce.
  *
  * Called with the BQL held.  Returns a new list.
  */
 JobInfoList *jobs_quiesce_cancelled(void);
 
 /**
- * exports_quiesce_closed: The block exports that existed when the VM was last
- * asked to quiesce; none after vm-unquiesce.
+ * exports_quiesce_closed: The block exports that quiescing has closed; none
+ * after vm-unquiesce.
  *
  * Called with the BQL held.  Returns a new list.
  */

@@ -10,6 +10,8 @@
 
 #include "qemu/osdep.h"
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include "libqos/libqos-pc.h"
 #include "libqos/malloc-pc.h"
@@ -17,8 +19,10 @@
 #include "libqos/virtio.h"
 #include "libqos/virtio-pci.h"
 #include "qemu/bswap.h"
+#include "qemu/cutils.h"
 #include "qemu/timer.h"
 #include "qobject/qdict.h"
+#include "qobject/qjson.h"
 #include "qobject/qlist.h"
 #include "standard-headers/linux/virtio_blk.h"
 #include "standard-headers/linux/virtio_scsi.h"
@@ -594,10 +598,121 @@ static void test_hung_nbd(const void *opaque)
     unlink(sock);
 }
 
+typedef enum VhostUserFault {
+    FAULT_NONE,
+    /* Does not answer */
+    FAULT_HUNG,
+    /* Gives its rings back, and answers nothing from then on */
+    FAULT_MUTE,
+} VhostUserFault;
+
+/* Between QEMU and the back end */
+typedef struct Proxy {
+    int listener, qemu, back_end;
+    GThread *thread;
+} Proxy;
+
+static struct sockaddr_un unix_address(const char *path)
+{
+    struct sockaddr_un addr = { .sun_family = AF_UNIX };
+
+    pstrcpy(addr.sun_path, sizeof(addr.sun_path), path);
+    return addr;
+}
+
+/* Passes one message on, with file descriptors; returns its type, or -1 */
+static int proxy_pass(int from, int to)
+{
+    char data[4096], control[CMSG_SPACE(16 * sizeof(int))];
+    struct iovec iov = { data, sizeof(data) };
+    struct msghdr msg = {
+        .msg_iov = &iov,
+        .msg_iovlen = 1,
+        .msg_control = control,
+        .msg_controllen = sizeof(control),
+    };
+    struct cmsghdr *cmsg;
+    ssize_t n = recvmsg(from, &msg, 0);
+
+    if (n < 4) {
+        return -1;
+    }
+    iov.iov_len = n;
+    sendmsg(to, &msg, MSG_NOSIGNAL);
+    for (cmsg = CMSG_FIRSTHDR(&msg); cmsg; cmsg = CMSG_NXTHDR(&msg, cmsg)) {
+        size_t i;
+
+        for (i = 0; i < (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+            close(((int *)CMSG_DATA(cmsg))[i]);
+        }
+    }
+    return ldl_le_p(data);
+}
+
+static void *proxy_run(void *opaque)
+{
+    const int get_vring_base = 11;
+    Proxy *p = opaque;
+    GPollFD fds[2] = { { .events = G_IO_IN }, { .events = G_IO_IN } };
+    bool mute = false;
+
+    p->qemu = accept(p->listener, NULL, NULL);
+    fds[0].fd = p->qemu;
+    fds[1].fd = p->back_end;
+    while (g_poll(fds, 2, -1) > 0) {
+        int type;
+
+        if (fds[1].revents) {
+            type = proxy_pass(p->back_end, p->qemu);
+            if (type < 0) {
+                break;
+            }
+            mute |= type == get_vring_base;
+        }
+        if (fds[0].revents) {
+            char dropped[4096];
+
+            type = mute ? read(p->qemu, dropped, sizeof(dropped))
+                        : proxy_pass(p->qemu, p->back_end);
+            if (type <= 0) {
+                break;
+            }
+        }
+    }
+    close(p->qemu);
+    close(p->back_end);
+    return NULL;
+}
+
+/* Connects to @back_end, and listens on @path */
+static void proxy_start(Proxy *p, const char *back_end, const char *path)
+{
+    struct sockaddr_un addr = unix_address(back_end);
+
+    p->back_end = socket(AF_UNIX, SOCK_STREAM, 0);
+    g_assert_cmpint(connect(p->back_end, (struct sockaddr *)&addr,
+                            sizeof(addr)), ==, 0);
+    addr = unix_address(path);
+    p->listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    g_assert_cmpint(bind(p->listener, (struct sockaddr *)&addr, sizeof(addr)),
+                    ==, 0);
+    g_assert_cmpint(listen(p->listener, 1), ==, 0);
+    p->thread = g_thread_new("proxy", proxy_run, p);
+}
+
+static void proxy_stop(Proxy *p, const char *path)
+{
+    g_thread_join(p->thread);
+    close(p->listener);
+    unlink(path);
+}
+
 /* A vhost-user back end: its rings come back, or the failure has a name */
 static void test_vhost_user(const void *opaque)
 {
-    bool hung = opaque;
+    VhostUserFault fault = GPOINTER_TO_INT(opaque);
+    g_autofree char *path = vmq_tmpfile(fault == FAULT_MUTE ? "proxy"
+                                                            : "vhost-user");
     g_autofree char *image = vmq_make_image("raw", IMAGE_SIZE);
     g_autofree char *sock = vmq_tmpfile("vhost-user");
     g_autofree char *args = g_strdup_printf(
@@ -605,21 +720,25 @@ static void test_vhost_user(const void *opaque)
         "--export vhost-user-blk,id=e,addr.type=unix,addr.path=%s,"
         "node-name=n,writable=on", image, sock);
     GPid server = start_daemon(args);
-    QTestState *qts = qtest_initf(
-        "-machine pc,memory-backend=mem -m 64 "
-        "-object memory-backend-memfd,id=mem,size=64M,share=on "
-        "-chardev socket,id=c,path=%s "
-        "-device vhost-user-blk-pci,addr=4,chardev=c", sock);
     g_autofree char *token = NULL, *before = NULL, *after = NULL;
+    QTestState *qts;
+    Proxy proxy;
     Virtio v;
 
+    if (fault == FAULT_MUTE) {
+        proxy_start(&proxy, sock, path);
+    }
+    qts = qtest_initf("-machine pc,memory-backend=mem -m 64 "
+                      "-object memory-backend-memfd,id=mem,size=64M,share=on "
+                      "-chardev socket,id=c,path=%s "
+                      "-device vhost-user-blk-pci,addr=4,chardev=c", path);
     virtio_start(&v, qts, 1);
     virtio_blk_write(&v);
     while (byte_at(image, 0) != 0x5a) {
         g_usleep(1000);
     }
 
-    if (hung) {
+    if (fault == FAULT_HUNG) {
         g_autofree char *error = NULL;
         QDict *data;
 
@@ -650,6 +769,73 @@ static void test_vhost_user(const void *opaque)
     qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
     vmq_assert_status(qts, "running");
     virtio_cleanup(&v);
+    qtest_quit(qts);
+    if (fault == FAULT_MUTE) {
+        proxy_stop(&proxy, path);
+    }
+    stop_daemon(server);
+    unlink(image);
+    unlink(sock);
+}
+
+/*
+ * Formats write when a node is inactivated, even if nothing was dirty: that
+ * must not be tried before the storage answers.
+ */
+static void test_hung_release(const void *opaque)
+{
+    const char *options = opaque;
+    g_autofree char *image = vmq_tmpfile("image");
+    g_autofree char *size = g_strdup_printf("%d", IMAGE_SIZE);
+    char *create[] = { vmq_qemu_img(), (char *)"create", (char *)"-q",
+                       (char *)"-f", (char *)"qcow2", (char *)"-o",
+                       (char *)options, image, size, NULL };
+    g_autofree char *sock = vmq_tmpfile("nbd");
+    g_autofree char *args = g_strdup_printf(
+        "--blockdev file,node-name=n,filename=%s "
+        "--nbd-server addr.type=unix,addr.path=%s "
+        "--export nbd,id=e,node-name=n,writable=on", image, sock);
+    g_autofree char *token = NULL, *error = NULL;
+    QTestState *qts;
+    GPid server;
+    QDict *data;
+
+    g_assert_cmpint(vmq_run(create), ==, 0);
+    /* An export does not grow */
+    g_assert_cmpint(truncate(image, 2 * IMAGE_SIZE), ==, 0);
+    server = start_daemon(args);
+    qts = qtest_initf(
+        "-machine pc -blockdev nbd,node-name=nbd,export=n,server.type=unix,"
+        "server.path=%s -blockdev qcow2,node-name=disk,file=nbd "
+        "-device ide-hd,id=dev,drive=disk", sock);
+    qtest_qmp_assert_success(qts, "{ 'execute': 'block-dirty-bitmap-add',"
+                             "  'arguments': { 'node': 'disk', 'name': 'b',"
+                             "    'persistent': %i } }",
+                             !strstr(options, "lazy"));
+    g_free(qtest_hmp(qts, "qemu-io -d /machine/peripheral/dev "
+                     "\"write -q -P 90 0 64k\""));
+    g_free(qtest_hmp(qts, "qemu-io -d /machine/peripheral/dev flush"));
+    kill(server, SIGSTOP);
+
+    token = vmq_start(qts, 200);
+    data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
+    error = vmq_participant_error(data, "block");
+    g_assert_nonnull(strstr(error, "flush in flight"));
+    qobject_unref(data);
+    vmq_assert_status(qts, "paused");
+
+    kill(server, SIGCONT);
+    qobject_unref(vmq_wait(qts, "VM_QUIESCED", token));
+    vmq_unquiesce(qts, token);
+    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    if (!strstr(options, "lazy")) {
+        /* It is still there, and knows what was written */
+        data = qtest_qmp(qts, "{ 'execute': 'query-named-block-nodes' }");
+        g_autoptr(GString) json = qobject_to_json(QOBJECT(data));
+
+        g_assert_nonnull(strstr(json->str, "\"count\": 65536"));
+        qobject_unref(data);
+    }
     qtest_quit(qts);
     stop_daemon(server);
     unlink(image);
@@ -752,6 +938,109 @@ static void test_job(const void *opaque)
     unlink(target);
 }
 
+/*
+ * Jobs drain their nodes when they end, so they must not be ended while a
+ * guest's request hangs, and must not keep the process.
+ */
+static void test_job_hung(const void *opaque)
+{
+    bool quit = opaque;
+    g_autofree char *image = vmq_make_image("raw", IMAGE_SIZE);
+    g_autofree char *sock = vmq_tmpfile("nbd");
+    g_autofree char *args = g_strdup_printf(
+        "--blockdev file,node-name=n,filename=%s "
+        "--nbd-server addr.type=unix,addr.path=%s "
+        "--export nbd,id=e,node-name=n,writable=on", image, sock);
+    GPid server = start_daemon(args);
+    QTestState *qts = qtest_initf(
+        "-machine pc -blockdev nbd,node-name=disk,export=n,server.type=unix,"
+        "server.path=%s -device ide-hd,id=dev,drive=disk "
+        "-blockdev null-co,node-name=target,size=%d", sock, IMAGE_SIZE);
+    g_autofree char *token = NULL, *error = NULL;
+    QDict *data;
+
+    qtest_qmp_assert_success(qts, "{ 'execute': 'blockdev-mirror',"
+                             "  'arguments': { 'job-id': 'job',"
+                             "    'device': 'disk', 'target': 'target',"
+                             "    'sync': 'full' } }");
+    wait_job(qts, "ready");
+    kill(server, SIGSTOP);
+    g_free(qtest_hmp(qts, "qemu-io -d /machine/peripheral/dev "
+                     "\"aio_write -q -P 90 0 64k\""));
+
+    token = vmq_start(qts, 200);
+    data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
+    error = vmq_participant_error(data, "block-jobs");
+    g_assert_cmpstr(error, ==, "job 'job' (mirror) has not ended");
+    check_requests(data);
+    qobject_unref(data);
+    vmq_assert_status(qts, "paused");
+
+    if (quit) {
+        qtest_qmp_assert_success(qts, "{ 'execute': 'quit' }");
+        qtest_wait_qemu(qts);
+    } else {
+        kill(server, SIGCONT);
+        qobject_unref(vmq_wait(qts, "VM_QUIESCED", token));
+        data = only_entry(qts, "cancelled-jobs");
+        g_assert_cmpstr(qdict_get_str(data, "status"), ==, "ready");
+        qobject_unref(data);
+        g_assert_cmpint(byte_at(image, 0), ==, 90);
+        vmq_unquiesce(qts, token);
+        qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    }
+    qtest_quit(qts);
+    stop_daemon(server);
+    unlink(image);
+    unlink(sock);
+}
+
+/* Jobs of a group end together: one waits for the other */
+static void test_job_group(void)
+{
+    g_autofree char *image = vmq_make_image("raw", IMAGE_SIZE);
+    QTestState *qts = qtest_initf(
+        "-machine pc -blockdev file,node-name=disk,filename=%s "
+        "-device virtio-blk-pci,drive=disk "
+        "-blockdev null-co,node-name=t1,size=%d "
+        "-blockdev null-co,node-name=t2,size=%d",
+        image, IMAGE_SIZE, IMAGE_SIZE);
+    g_autofree char *token = NULL;
+    QDict *ret;
+
+    qtest_qmp_assert_success(
+        qts, "{ 'execute': 'transaction', 'arguments': {"
+        "  'properties': { 'completion-mode': 'grouped' },"
+        "  'actions': [ {"
+        "    'type': 'blockdev-backup', 'data': { 'job-id': 'done',"
+        "      'device': 'disk', 'target': 't1', 'sync': 'full' } }, {"
+        "    'type': 'blockdev-backup', 'data': { 'job-id': 'slow',"
+        "      'device': 'disk', 'target': 't2', 'sync': 'full',"
+        "      'speed': 65536 } } ] } }");
+    while (true) {
+        g_autoptr(QDict) rsp = qtest_qmp(qts, "{ 'execute': 'query-jobs' }");
+        g_autoptr(GString) json = qobject_to_json(QOBJECT(rsp));
+
+        if (strstr(json->str, "waiting")) {
+            break;
+        }
+        g_usleep(1000);
+    }
+
+    token = vmq_quiesce(qts);
+    ret = qtest_qmp_assert_success_ref(qts,
+                                       "{ 'execute': 'query-vm-quiesce' }");
+    g_assert_cmpint(qlist_size(qdict_get_qlist(ret, "cancelled-jobs")), ==, 2);
+    qobject_unref(ret);
+    ret = qtest_qmp(qts, "{ 'execute': 'query-jobs' }");
+    g_assert_true(qlist_empty(qdict_get_qlist(ret, "return")));
+    qobject_unref(ret);
+    g_assert_true(vmq_can_write(image, "raw"));
+    vmq_unquiesce(qts, token);
+    qtest_quit(qts);
+    unlink(image);
+}
+
 static void test_export(const void *opaque)
 {
     bool writable = opaque;
@@ -818,16 +1107,26 @@ int main(int argc, char **argv)
     qtest_add_data_func("vm-quiesce/hung/nbd", (void *)false, test_hung_nbd);
     qtest_add_data_func("vm-quiesce/hung/nbd-flush", (void *)true,
                         test_hung_nbd);
-    qtest_add_data_func("vm-quiesce/vhost-user/stop", (void *)false,
-                        test_vhost_user);
-    qtest_add_data_func("vm-quiesce/vhost-user/hung", (void *)true,
-                        test_vhost_user);
+    qtest_add_data_func("vm-quiesce/hung/bitmap", "compat=1.1",
+                        test_hung_release);
+    qtest_add_data_func("vm-quiesce/hung/lazy-refcounts",
+                        "compat=1.1,lazy_refcounts=on", test_hung_release);
+    qtest_add_data_func("vm-quiesce/vhost-user/stop",
+                        GINT_TO_POINTER(FAULT_NONE), test_vhost_user);
+    qtest_add_data_func("vm-quiesce/vhost-user/hung",
+                        GINT_TO_POINTER(FAULT_HUNG), test_vhost_user);
+    qtest_add_data_func("vm-quiesce/vhost-user/mute",
+                        GINT_TO_POINTER(FAULT_MUTE), test_vhost_user);
     for (i = 0; i < ARRAY_SIZE(job_cases); i++) {
         g_autofree char *path = g_strdup_printf("vm-quiesce/job/%s",
                                                 job_cases[i].name);
 
         qtest_add_data_func(path, &job_cases[i], test_job);
     }
+    qtest_add_data_func("vm-quiesce/job/hung", (void *)false, test_job_hung);
+    qtest_add_data_func("vm-quiesce/job/hung-quit", (void *)true,
+                        test_job_hung);
+    qtest_add_func("vm-quiesce/job/group", test_job_group);
     qtest_add_data_func("vm-quiesce/export/read-only", (void *)false,
                         test_export);
     qtest_add_data_func("vm-quiesce/export/writable", (void *)true,

@@ -9,6 +9,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qapi/util.h"
 #include "../../system/vm-quiesce-core.h"
 
 #define DEADLINE 100
@@ -45,6 +46,17 @@ static VMQuiesceResult fake_poll(VMQuiesceParticipant *p, VmQuiescePhase phase,
         error_setg(errp, "%s in %s", p->name, VmQuiescePhase_str(phase));
     }
     return result;
+}
+
+static VmQuiesceRequestsList *fake_requests(VMQuiesceParticipant *p)
+{
+    VmQuiesceRequestsList *list = NULL;
+    VmQuiesceRequests *r = g_new0(VmQuiesceRequests, 1);
+
+    r->node_name = g_strdup(p->name);
+    r->count = 3;
+    QAPI_LIST_PREPEND(list, r);
+    return list;
 }
 
 static bool fake_release(VMQuiesceParticipant *p, Error **errp)
@@ -230,6 +242,65 @@ static void test_deadline(Fixture *t, const void *opaque)
     assert_step(t, 5000, VM_QUIESCE_OUTCOME_QUIESCED,
                 VM_QUIESCE_PHASE_QUIESCED);
     g_assert_cmpint(t->q.end_ms, ==, 5000);
+}
+
+/* Requests are described while they are waited for, and only then */
+static void test_requests(Fixture *t, const void *opaque)
+{
+    VmQuiesceParticipantList *list, *l;
+
+    t->net.p.requests = fake_requests;
+    t->block.p.requests = fake_requests;
+    t->block.result[VM_QUIESCE_PHASE_DRAIN] = VM_QUIESCE_BUSY;
+    start(t, 0);
+    assert_step(t, 0, VM_QUIESCE_OUTCOME_NONE, VM_QUIESCE_PHASE_DRAIN);
+
+    list = vm_quiesce_core_query(&t->q, false);
+    for (l = list; l; l = l->next) {
+        bool busy = g_str_equal(l->value->name, "block");
+
+        g_assert_cmpint(l->value->has_requests, ==, busy);
+        if (busy) {
+            g_assert_cmpint(l->value->requests->value->count, ==, 3);
+        }
+    }
+    qapi_free_VmQuiesceParticipantList(list);
+
+    t->block.result[VM_QUIESCE_PHASE_DRAIN] = VM_QUIESCE_ERROR;
+    assert_step(t, 1, VM_QUIESCE_OUTCOME_FAILED, VM_QUIESCE_PHASE_FAILED);
+    list = vm_quiesce_core_query(&t->q, true);
+    g_assert_false(list->value->has_requests);
+    qapi_free_VmQuiesceParticipantList(list);
+}
+
+/* Whoever ends the process must know what it would wait for */
+static void test_core_busy(Fixture *t, const void *opaque)
+{
+    VmQuiescePhase phase = GPOINTER_TO_INT(opaque);
+
+    g_assert_false(vm_quiesce_core_busy(&t->q));
+
+    t->net.result[phase] = VM_QUIESCE_BUSY;
+    start(t, 0);
+    assert_step(t, 0, VM_QUIESCE_OUTCOME_NONE, phase);
+    g_assert_true(vm_quiesce_core_busy(&t->q));
+
+    /* Also if there was an error besides */
+    t->vcpus.result[phase] = VM_QUIESCE_ERROR;
+    t->vcpus.p.done = false;
+    assert_step(t, 1, VM_QUIESCE_OUTCOME_FAILED, VM_QUIESCE_PHASE_FAILED);
+    g_assert_true(vm_quiesce_core_busy(&t->q));
+
+    t->net.result[phase] = VM_QUIESCE_ERROR;
+    start(t, 2);
+    assert_step(t, 2, VM_QUIESCE_OUTCOME_FAILED, VM_QUIESCE_PHASE_FAILED);
+    g_assert_false(vm_quiesce_core_busy(&t->q));
+
+    t->net.result[phase] = VM_QUIESCE_DONE;
+    t->vcpus.result[phase] = VM_QUIESCE_DONE;
+    start(t, 3);
+    assert_step(t, 3, VM_QUIESCE_OUTCOME_QUIESCED, VM_QUIESCE_PHASE_QUIESCED);
+    g_assert_false(vm_quiesce_core_busy(&t->q));
 }
 
 static void test_deadline_again(Fixture *t, const void *opaque)
@@ -474,6 +545,9 @@ int main(int argc, char **argv)
     add("undo/failed-release", VM_QUIESCE_PHASE_RELEASE, test_undo_failed);
     add("undo/error", 0, test_undo_error);
     add("undo/lost", 0, test_undo_lost);
+    add("requests", 0, test_requests);
+    add("core-busy/drain", VM_QUIESCE_PHASE_DRAIN, test_core_busy);
+    add("core-busy/flush", VM_QUIESCE_PHASE_FLUSH, test_core_busy);
     add("random", 0, test_random);
 
     return g_test_run();
