@@ -141,8 +141,9 @@ def _await_end(vm: Tiny) -> None:
     """A destination whose migration was cancelled."""
     deadline = time.monotonic() + PATIENCE
     while vm.is_running():
-        expect(time.monotonic() < deadline, 'the destination does not end: '
-               'it has not got to the end of the stream, nor an error')
+        expect(time.monotonic() < deadline,
+               f'cancelled, but the destination is {vm.status()}, and its '
+               f'migration {_migration(vm)}')
         time.sleep(0.01)
     expect(vm.exitcode() == 1,
            f'the destination has ended with {vm.exitcode()}')
