@@ -275,7 +275,7 @@ def _incoming(rig: Rig) -> None:
         pair.source.boot()
         pair.source.run(writing())
         pair.expect_target()
-        _refused(pair.target, 'inmigrate')
+        _refused(pair.target, 'incoming')
         pair.begin()
         await_migration(pair.source, 'completed')
         _completed(pair, pair.source.quiesce())
