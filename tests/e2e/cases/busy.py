@@ -7,9 +7,10 @@ count in memory that the test shares:
 
 A guest resets, powers off, suspends, panics, or lets the watchdog bite just
 before or after vm-quiesce, many times, with writes to a disk before. The time
-between them is tuned for the instant in which the vCPUs are stopped. Each time VM_QUIESCED comes, and from then on, for some time, no vCPU
-counts, the image does not change by a byte, and the run state is `quiesced`.
-After vm-unquiesce and cont, the guest has got what it had asked for, once.
+between them is tuned for the instant in which the vCPUs are stopped. Each
+time VM_QUIESCED comes, and from then on, for some time, no vCPU counts, the
+image does not change by a byte, and the run state is `quiesced`. After
+vm-unquiesce and cont, the guest has got what it had asked for, once.
 
 A vCPU that executes is unplugged in the same way.
 
@@ -27,7 +28,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import image, ports
-from harness.guest import Disk
 from harness.machine import PATIENCE
 from harness.refusals import abuse
 from harness.rig import Rig
@@ -87,9 +87,8 @@ def _contained(vm: Tiny, path: Path) -> None:
 def _events(vm: Tiny, name: str) -> int:
     """How many events of that name have come; they are taken."""
     events = vm.get_qmp_events()
-    return sum(event['event'] == name
-               and event.get('data', {}).get('reason') != 'host-qmp-system-reset'
-               for event in events)
+    return sum(event['event'] == name and event.get('data', {}).get(
+        'reason') != 'host-qmp-system-reset' for event in events)
 
 
 def _effects(vm: Tiny) -> int:

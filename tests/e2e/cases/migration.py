@@ -27,7 +27,7 @@ from harness import image, ports
 from harness.machine import PATIENCE
 from harness.rig import Rig
 from harness.tap import expect, note
-from harness.tiny import IDE, Script, Tiny
+from harness.tiny import COUNTERS, IDE, Script, Tiny
 
 _DISK_SIZE = 1 << 20
 _ALL_RAM = 16 << 20
@@ -41,8 +41,8 @@ def writing() -> Script:
     again = script.end()
     for sector in range(16):
         ports.write_sector(script, sector)
-    # the first vCPU counts on the disk while it runs a script; see tiny.S
-    script.add('increment', value=0x1000)
+    # what the vCPU does not do by itself while it runs a script
+    script.add('increment', value=COUNTERS)
     return script.add('goto', value=again)
 
 

@@ -22,7 +22,7 @@ _STARTS = 0x500
 _NMIS = 0x504
 _SCRIPT = 0x508
 _BUSY = 0x50c
-_COUNTERS = 0x1000
+COUNTERS = 0x1000
 _SCRIPTS = 0x2000
 _STEP = struct.Struct('<HHIII')
 _OPERATIONS = ('end', 'outb', 'outw', 'outl', 'outs', 'await_port',
@@ -132,7 +132,7 @@ class Tiny(Machine):
 
     def counters(self) -> list[int]:
         """One for each vCPU."""
-        return [self.word(_COUNTERS + 64 * cpu) for cpu in range(self._cpus)]
+        return [self.word(COUNTERS + 64 * cpu) for cpu in range(self._cpus)]
 
     def moving(self, seconds: float) -> list[int]:
         """The vCPUs that execute in the next moments."""
