@@ -378,7 +378,7 @@ static bool block_quiesce_release(VMQuiesceParticipant *p, Error **errp)
     if (!released) {
         released = g_ptr_array_new();
         while ((bs = bdrv_next_all_states(bs))) {
-            if (node_is_active(bs) || vm_quiesce_restored()) {
+            if (node_is_active(bs) || (bs->drv && vm_quiesce_restored())) {
                 g_ptr_array_add(released, bs);
             }
         }

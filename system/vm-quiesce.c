@@ -345,6 +345,7 @@ void qmp_vm_unquiesce(const char *token, Error **errp)
     if (runstate_check(RUN_STATE_QUIESCED)) {
         runstate_set(RUN_STATE_PAUSED);
     }
+    vm_quiesce.restored = false;
     qatomic_set(&vm_quiesce.active, false);
     trace_vm_quiesce_undone(token);
     vcpus_quiesce_send_stop();

@@ -43,6 +43,18 @@ static void close_exports(bool nbd)
     }
 }
 
+/* A client that was negotiating when its export was closed may still join */
+static void disconnect_late_clients(BlockExportInfoList *open)
+{
+    for (; open; open = open->next) {
+        BlockExport *exp = blk_exp_find(open->value->id);
+
+        if (open->value->type == BLOCK_EXPORT_TYPE_NBD) {
+            exp->drv->request_shutdown(exp);
+        }
+    }
+}
+
 static void exports_quiesce_stop(VMQuiesceParticipant *p)
 {
     recorded = qmp_query_block_exports(&error_abort);
@@ -64,6 +76,7 @@ static VMQuiesceResult exports_quiesce_poll(VMQuiesceParticipant *p,
     }
     open = qmp_query_block_exports(&error_abort);
     if (open) {
+        disconnect_late_clients(open);
         error_setg(errp, "export '%s' of node '%s' is not closed",
                    open->value->id, open->value->node_name);
         return VM_QUIESCE_BUSY;

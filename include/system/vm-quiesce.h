@@ -134,14 +134,13 @@ bool vm_quiesce_restored(void);
 bool vm_quiesce_may_exit(ShutdownCause request);
 
 /**
- * vm_quiesce_abandon: Whether the process must end without closing images,
- * because something hangs that quiescing waits for.
+ * vm_quiesce_cleanup: Clean up at the end of the process without closing
+ * images, if the VM is quiesced, or something hangs that quiescing waits for.
  *
- * Called once, at the end of the process, from the main thread with the BQL
- * held.  Waits for a moment.  If it returns true, everything is done that may
- * still be done.
+ * Called once, from the main thread with the BQL held.  Waits for a moment for
+ * what may still end.  Returns false, with nothing done, in all other cases.
  */
-bool vm_quiesce_abandon(void);
+bool vm_quiesce_cleanup(void);
 
 /**
  * vm_quiesce_add_transitions: Add the transitions of RUN_STATE_QUIESCED.

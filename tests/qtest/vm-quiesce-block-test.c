@@ -82,6 +82,17 @@ static void stop_daemon(GPid pid)
     g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
 }
 
+/* An NBD server at @sock, with @image as export "n" */
+static GPid start_nbd(const char *image, const char *sock)
+{
+    g_autofree char *args = g_strdup_printf(
+        "--blockdev file,node-name=n,filename=%s "
+        "--nbd-server addr.type=unix,addr.path=%s "
+        "--export nbd,id=e,node-name=n,writable=on", image, sock);
+
+    return start_daemon(args);
+}
+
 /* A process that holds the image's write lock; it listens on @sock */
 static GPid hold_lock(const char *path, const char *format, const char *sock)
 {
@@ -553,11 +564,7 @@ static void test_hung_nbd(const void *opaque)
                                   "1 request in flight for ";
     g_autofree char *image = vmq_make_image("raw", IMAGE_SIZE);
     g_autofree char *sock = vmq_tmpfile("nbd");
-    g_autofree char *args = g_strdup_printf(
-        "--blockdev file,node-name=n,filename=%s "
-        "--nbd-server addr.type=unix,addr.path=%s "
-        "--export nbd,id=e,node-name=n,writable=on", image, sock);
-    GPid server = start_daemon(args);
+    GPid server = start_nbd(image, sock);
     QTestState *qts = qtest_initf(
         "-machine pc -blockdev nbd,node-name=disk,export=n,server.type=unix,"
         "server.path=%s -device ide-hd,id=dev,drive=disk", sock);
@@ -623,8 +630,10 @@ static struct sockaddr_un unix_address(const char *path)
 /* Passes one message on, with file descriptors; returns its type, or -1 */
 static int proxy_pass(int from, int to)
 {
+    /* Type, flags, length of the payload; descriptors come with it */
+    const size_t header = 12;
     char data[4096], control[CMSG_SPACE(16 * sizeof(int))];
-    struct iovec iov = { data, sizeof(data) };
+    struct iovec iov = { data, header };
     struct msghdr msg = {
         .msg_iov = &iov,
         .msg_iovlen = 1,
@@ -632,12 +641,16 @@ static int proxy_pass(int from, int to)
         .msg_controllen = sizeof(control),
     };
     struct cmsghdr *cmsg;
-    ssize_t n = recvmsg(from, &msg, 0);
 
-    if (n < 4) {
+    if (recvmsg(from, &msg, 0) != header) {
         return -1;
     }
-    iov.iov_len = n;
+    iov.iov_len += ldl_le_p(data + 8);
+    g_assert_cmpint(iov.iov_len, <=, sizeof(data));
+    if (iov.iov_len > header &&
+        recv(from, data + header, iov.iov_len - header, MSG_WAITALL) <= 0) {
+        return -1;
+    }
     sendmsg(to, &msg, MSG_NOSIGNAL);
     for (cmsg = CMSG_FIRSTHDR(&msg); cmsg; cmsg = CMSG_NXTHDR(&msg, cmsg)) {
         size_t i;
@@ -782,64 +795,102 @@ static void test_vhost_user(const void *opaque)
  * Formats write when a node is inactivated, even if nothing was dirty: that
  * must not be tried before the storage answers.
  */
-static void test_hung_release(const void *opaque)
+typedef struct Release {
+    char *image, *sock;
+    GPid server;
+    QTestState *qts;
+} Release;
+
+/* A disk, clean, whose node is written to when it is inactivated */
+static void release_start(Release *r, const char *options)
 {
-    const char *options = opaque;
-    g_autofree char *image = vmq_tmpfile("image");
     g_autofree char *size = g_strdup_printf("%d", IMAGE_SIZE);
     char *create[] = { vmq_qemu_img(), (char *)"create", (char *)"-q",
                        (char *)"-f", (char *)"qcow2", (char *)"-o",
-                       (char *)options, image, size, NULL };
-    g_autofree char *sock = vmq_tmpfile("nbd");
-    g_autofree char *args = g_strdup_printf(
-        "--blockdev file,node-name=n,filename=%s "
-        "--nbd-server addr.type=unix,addr.path=%s "
-        "--export nbd,id=e,node-name=n,writable=on", image, sock);
-    g_autofree char *token = NULL, *error = NULL;
-    QTestState *qts;
-    GPid server;
-    QDict *data;
+                       (char *)options, NULL, size, NULL };
 
+    r->image = create[7] = vmq_tmpfile("image");
+    r->sock = vmq_tmpfile("nbd");
     g_assert_cmpint(vmq_run(create), ==, 0);
     /* An export does not grow */
-    g_assert_cmpint(truncate(image, 2 * IMAGE_SIZE), ==, 0);
-    server = start_daemon(args);
-    qts = qtest_initf(
+    g_assert_cmpint(truncate(r->image, 2 * IMAGE_SIZE), ==, 0);
+    r->server = start_nbd(r->image, r->sock);
+    r->qts = qtest_initf(
         "-machine pc -blockdev nbd,node-name=nbd,export=n,server.type=unix,"
         "server.path=%s -blockdev qcow2,node-name=disk,file=nbd "
-        "-device ide-hd,id=dev,drive=disk", sock);
-    qtest_qmp_assert_success(qts, "{ 'execute': 'block-dirty-bitmap-add',"
+        "-device ide-hd,id=dev,drive=disk", r->sock);
+    qtest_qmp_assert_success(r->qts, "{ 'execute': 'block-dirty-bitmap-add',"
                              "  'arguments': { 'node': 'disk', 'name': 'b',"
                              "    'persistent': %i } }",
                              !strstr(options, "lazy"));
-    g_free(qtest_hmp(qts, "qemu-io -d /machine/peripheral/dev "
+    g_free(qtest_hmp(r->qts, "qemu-io -d /machine/peripheral/dev "
                      "\"write -q -P 90 0 64k\""));
-    g_free(qtest_hmp(qts, "qemu-io -d /machine/peripheral/dev flush"));
-    kill(server, SIGSTOP);
+    g_free(qtest_hmp(r->qts, "qemu-io -d /machine/peripheral/dev flush"));
+}
 
-    token = vmq_start(qts, 200);
-    data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
+static void release_end(Release *r)
+{
+    qtest_quit(r->qts);
+    stop_daemon(r->server);
+    unlink(r->image);
+    unlink(r->sock);
+    g_free(r->image);
+    g_free(r->sock);
+}
+
+static void test_hung_release(const void *opaque)
+{
+    const char *options = opaque;
+    g_autofree char *token = NULL, *error = NULL;
+    Release r;
+    QDict *data;
+
+    release_start(&r, options);
+    kill(r.server, SIGSTOP);
+
+    token = vmq_start(r.qts, 200);
+    data = vmq_wait(r.qts, "VM_QUIESCE_FAILED", token);
     error = vmq_participant_error(data, "block");
     g_assert_nonnull(strstr(error, "flush in flight"));
     qobject_unref(data);
-    vmq_assert_status(qts, "paused");
+    vmq_assert_status(r.qts, "paused");
 
-    kill(server, SIGCONT);
-    qobject_unref(vmq_wait(qts, "VM_QUIESCED", token));
-    vmq_unquiesce(qts, token);
-    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    kill(r.server, SIGCONT);
+    qobject_unref(vmq_wait(r.qts, "VM_QUIESCED", token));
+    vmq_unquiesce(r.qts, token);
+    qtest_qmp_assert_success(r.qts, "{ 'execute': 'cont' }");
     if (!strstr(options, "lazy")) {
         /* It is still there, and knows what was written */
-        data = qtest_qmp(qts, "{ 'execute': 'query-named-block-nodes' }");
-        g_autoptr(GString) json = qobject_to_json(QOBJECT(data));
+        g_autoptr(QDict) nodes = qtest_qmp(
+            r.qts, "{ 'execute': 'query-named-block-nodes' }");
+        g_autoptr(GString) json = qobject_to_json(QOBJECT(nodes));
 
         g_assert_nonnull(strstr(json->str, "\"count\": 65536"));
-        qobject_unref(data);
     }
-    qtest_quit(qts);
-    stop_daemon(server);
-    unlink(image);
-    unlink(sock);
+    release_end(&r);
+}
+
+/* The end of a quiesced VM needs no storage */
+static void test_hung_quit(const void *opaque)
+{
+    bool sigterm = opaque;
+    g_autofree char *token = NULL, *before = NULL, *after = NULL;
+    Release r;
+
+    release_start(&r, "compat=1.1");
+    token = vmq_quiesce(r.qts);
+    before = vmq_checksum(r.image);
+    kill(r.server, SIGSTOP);
+    if (sigterm) {
+        kill(qtest_pid(r.qts), SIGTERM);
+    } else {
+        qtest_qmp_assert_success(r.qts, "{ 'execute': 'quit' }");
+    }
+    qtest_wait_qemu(r.qts);
+    kill(r.server, SIGCONT);
+    after = vmq_checksum(r.image);
+    g_assert_cmpstr(before, ==, after);
+    release_end(&r);
 }
 
 /* Block jobs and exports */
@@ -947,11 +998,7 @@ static void test_job_hung(const void *opaque)
     bool quit = opaque;
     g_autofree char *image = vmq_make_image("raw", IMAGE_SIZE);
     g_autofree char *sock = vmq_tmpfile("nbd");
-    g_autofree char *args = g_strdup_printf(
-        "--blockdev file,node-name=n,filename=%s "
-        "--nbd-server addr.type=unix,addr.path=%s "
-        "--export nbd,id=e,node-name=n,writable=on", image, sock);
-    GPid server = start_daemon(args);
+    GPid server = start_nbd(image, sock);
     QTestState *qts = qtest_initf(
         "-machine pc -blockdev nbd,node-name=disk,export=n,server.type=unix,"
         "server.path=%s -device ide-hd,id=dev,drive=disk "
@@ -1111,6 +1158,9 @@ int main(int argc, char **argv)
                         test_hung_release);
     qtest_add_data_func("vm-quiesce/hung/lazy-refcounts",
                         "compat=1.1,lazy_refcounts=on", test_hung_release);
+    qtest_add_data_func("vm-quiesce/hung/quit", (void *)false, test_hung_quit);
+    qtest_add_data_func("vm-quiesce/hung/sigterm", (void *)true,
+                        test_hung_quit);
     qtest_add_data_func("vm-quiesce/vhost-user/stop",
                         GINT_TO_POINTER(FAULT_NONE), test_vhost_user);
     qtest_add_data_func("vm-quiesce/vhost-user/hung",
