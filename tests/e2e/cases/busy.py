@@ -12,7 +12,8 @@ time VM_QUIESCED comes, and from then on, for some time, no vCPU counts, the
 image does not change by a byte, and the run state is `quiesced`. After
 vm-unquiesce and cont, the guest has got what it had asked for, once.
 
-A vCPU that executes is unplugged in the same way.
+The same with a guest that does nothing but reset, so that a reset is often
+under way; and with a vCPU that executes and is unplugged.
 
 Eight vCPUs in tight loops with interrupts off stand still from the reply to
 vm-quiesce on.
@@ -32,7 +33,7 @@ from harness.machine import PATIENCE
 from harness.refusals import abuse
 from harness.rig import Rig
 from harness.tap import expect, note
-from harness.tiny import IDE, Script, Tiny
+from harness.tiny import IDE, SCRIPT, Script, Tiny
 
 # long enough for a main loop and vCPUs that wrongly go on
 _HOLD_S = 0.02
@@ -193,6 +194,32 @@ def _requests(rig: Rig, rng: random.Random, request: Request,
         disk.image.unlink()
 
 
+def _reset_loop(rig: Rig, rng: random.Random, rounds: int) -> None:
+    """Often, a reset is under way when vm-quiesce comes."""
+    held = 0
+    with Tiny(rig.work) as vm:
+        vm.boot()
+        script = Script()
+        script.add('store', value=script.address, second=SCRIPT)
+        ports.reset(script)
+        vm.run(script.add('hang'))
+        for _ in range(rounds):
+            starts = vm.starts()
+            while vm.starts() < starts + 3:
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, 0.002))
+            quiesced = vm.quiesce()
+            _events(vm, 'RESET')
+            starts = vm.starts()
+            time.sleep(_HOLD_S / 4)
+            expect(not _events(vm, 'RESET') and vm.starts() == starts
+                   and vm.status() == 'quiesced', 'reset while quiesced')
+            vm.unquiesce(quiesced)
+            held += vm.status() == 'prelaunch'
+            vm.cmd('cont')
+    note(f'a reset has waited {held} times of {rounds}')
+
+
 def _unplug(rig: Rig, rng: random.Random, rounds: int) -> None:
     """The guest ejects the other vCPU, which executes."""
     lead = 0.0002
@@ -261,6 +288,8 @@ def cases(rig: Rig, rng: random.Random,
         *((f'{request.name} at the same instant',
            lambda request=request: _requests(rig, rng, request, rounds))
           for request in _REQUESTS),
+        ('a guest resets all the time',
+         lambda: _reset_loop(rig, rng, 4 * rounds)),
         ('a vCPU is unplugged at the same instant',
          lambda: _unplug(rig, rng, rounds)),
         ('8 vCPUs in tight loops stand still from the reply on',

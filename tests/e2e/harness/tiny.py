@@ -20,7 +20,7 @@ from .tap import expect
 # see tiny.S
 _STARTS = 0x500
 _NMIS = 0x504
-_SCRIPT = 0x508
+SCRIPT = 0x508
 _BUSY = 0x50c
 COUNTERS = 0x1000
 _SCRIPTS = 0x2000
@@ -116,11 +116,11 @@ class Tiny(Machine):
     def run(self, script: Script) -> None:
         """Have the first vCPU run a script, from now on."""
         self.write(script.address, bytes(script))
-        self.write(_SCRIPT, struct.pack('<I', script.address))
+        self.write(SCRIPT, struct.pack('<I', script.address))
 
     def done(self) -> bool:
         """Has the script ended?"""
-        return not self.word(_SCRIPT) and not self.word(_BUSY)
+        return not self.word(SCRIPT) and not self.word(_BUSY)
 
     def starts(self) -> int:
         """How often the first vCPU has started from the reset vector."""
