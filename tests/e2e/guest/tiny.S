@@ -79,7 +79,8 @@ step:
 
 operations:
     .word   op_end, op_outb, op_outw, op_outl, op_outs, op_await_port
-    .word   op_await_equal, op_increment, op_goto, op_hang, op_delay
+    .word   op_goto_unless_equal, op_increment, op_goto, op_hang
+    .word   op_delay
     .word   op_start_others, op_store, op_store_word
 
 op_end:
@@ -109,13 +110,14 @@ op_await_port:
     cmp     %ah, %al
     jne     2b
     jmp     step
-/* the words at addresses %ax and %cx are the same */
-op_await_equal:
+/* to step %dx, if the words at addresses %ax and %cx are not the same */
+op_goto_unless_equal:
     mov     %ax, %bx
     mov     %cx, %di
-3:  mov     (%bx), %ax
+    mov     (%bx), %ax
     cmp     %ax, (%di)
-    jne     3b
+    je      step
+    mov     %dx, %si
     jmp     step
 op_increment:
     mov     %ax, %bx

@@ -26,7 +26,7 @@ COUNTERS = 0x1000
 _SCRIPTS = 0x2000
 _STEP = struct.Struct('<HHIII')
 _OPERATIONS = ('end', 'outb', 'outw', 'outl', 'outs', 'await_port',
-               'await_equal', 'increment', 'goto', 'hang', 'delay',
+               'goto_unless_equal', 'increment', 'goto', 'hang', 'delay',
                'start_others', 'store', 'store_word')
 
 MACHINE = 'pc,memory-backend=ram'
