@@ -12,14 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .machine import PATIENCE, Machine
 from .paths import GUEST, QEMU_BIN, SYSTEM
 from .records import Record
 from .tap import Failure, expect
-
-from qemu.machine import QEMUMachine    # pylint: disable=wrong-import-order
-
-# No promise is about time: this only ends a test that hangs.
-PATIENCE = 90
 
 
 @dataclass(frozen=True)
@@ -135,17 +131,14 @@ class Channel:
                 self._grown.wait(left)
 
 
-class Guest(QEMUMachine):
+class Guest(Machine):
     """A QEMU process that runs, or is ready to run, the Linux guest."""
 
     def __init__(self, work: Path, disk: Disk | None = None, *,
                  binary: Path = QEMU_BIN / SYSTEM, accel: str = 'tcg',
                  instance: int = 0, memory: str = '256M',
                  args: Sequence[str] = ()) -> None:
-        # the kernel kills QEMU if the test cannot end it any more
-        super().__init__(str(binary), name=f'vm{instance}-{id(self):x}',
-                         base_temp_dir=str(work), qmp_timer=PATIENCE,
-                         wrapper=('setpriv', '--pdeathsig', 'KILL'))
+        super().__init__(work, f'vm{instance}', binary)
         self.instance = instance
         self.disk = disk
         self.channel: Channel
@@ -160,11 +153,6 @@ class Guest(QEMUMachine):
                       '-initrd', str(GUEST / 'initrd'),
                       '-append', 'console=ttyS1 quiet panic=-1',
                       *(disk.args() if disk else ()), *args)
-
-    def __exit__(self, exc_type: type[BaseException] | None,
-                 *_: object) -> None:
-        # after a failure nothing is learnt from a QEMU that does not quit
-        self.shutdown(hard=exc_type is not None)
 
     def launch(self) -> None:
         super().launch()
@@ -225,27 +213,6 @@ class Guest(QEMUMachine):
             expect(status != 'failed' and time.monotonic() < deadline,
                    f'migration to or from a file: {status}')
             time.sleep(0.02)
-
-    def status(self) -> str:
-        """The run state."""
-        return self.cmd('query-status')['status']
-
-    def quiesce(self, reason: str = 'test') -> dict:
-        """vm-quiesce, and wait for the promise; the event."""
-        token = self.cmd('vm-quiesce', reason=reason)['token']
-        return self.await_quiesced(token)
-
-    def await_quiesced(self, token: str) -> dict:
-        """The VM_QUIESCED event of this token."""
-        try:
-            event = self.events_wait(
-                [('VM_QUIESCED', {'data': {'token': token}}),
-                 ('VM_QUIESCE_FAILED', None)], PATIENCE)
-        except TimeoutError:
-            raise Failure('neither VM_QUIESCED nor VM_QUIESCE_FAILED in '
-                          f'{PATIENCE} s') from None
-        expect(event['event'] == 'VM_QUIESCED', event)
-        return event
 
     def writes(self) -> list[tuple[int, int, int]]:
         """What QEMU itself counts: writes, their bytes, and flushes."""

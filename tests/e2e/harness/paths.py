@@ -22,6 +22,8 @@ QEMU_BIN = _place('QEMU_BIN', 'bin')
 QEMU_UPSTREAM_BIN = _place('QEMU_UPSTREAM_BIN', 'upstream/bin')
 # the "python" directory of a QEMU source tree, for qemu.qmp and qemu.machine
 QEMU_PYTHON = _place('QEMU_PYTHON', 'src/python')
+# a vhost-user back end for tests
+BRIDGE = _place('VHOST_USER_BRIDGE', 'qemu/tests/vhost-user-bridge')
 # where the guest's kernel and initramfs are built
 GUEST = _place('E2E_GUEST', 'e2e-guest')
 # where tests leave rows for docs/failures.md

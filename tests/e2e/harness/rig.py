@@ -24,9 +24,9 @@ class Rig:
         self._templates: dict[Controller, Path] = {}
 
     def disk(self, controller: Controller, fmt: str,
-             name: str = 'disk') -> Disk:
+             name: str = 'disk', size: int = _DISK_SIZE) -> Disk:
         """A new, empty disk."""
-        path = image.create(self.work / f'{name}.{fmt}', fmt, _DISK_SIZE)
+        path = image.create(self.work / f'{name}.{fmt}', fmt, size)
         return Disk(path, fmt, controller, self.direct)
 
     def template(self, controller: Controller) -> Path:
