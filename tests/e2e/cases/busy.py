@@ -32,9 +32,11 @@ from harness import image, ports
 from harness.machine import PATIENCE
 from harness.refusals import abuse
 from harness.rig import Rig
+from harness.table import Case, Row
 from harness.tap import expect, note
 from harness.tiny import IDE, SCRIPT, Script, Tiny
 
+_SECTION = 'Guest that is busy'
 # long enough for a main loop and vCPUs that wrongly go on
 _HOLD_S = 0.02
 _DISK_SIZE = 1 << 20
@@ -55,6 +57,15 @@ class Request:
     # starts and NMIs that the guest sees
     effects: int = 1
     watchdog: str = 'pause'
+
+    def row(self, quiesced_ms: float) -> Row:
+        """What must come of it."""
+        then = ('goes on' if self.state == 'running'
+                else f'is `{self.state}`')
+        return Row(_SECTION, self.name, 'at the same instant',
+                   '`VM_QUIESCED`; done before that, or after '
+                   f'`vm-unquiesce`: `{self.event}` once, and it {then}',
+                   times={'quiesced': quiesced_ms})
 
 
 _REQUESTS = (
@@ -175,7 +186,7 @@ class _Trials:
 
 
 def _requests(rig: Rig, rng: random.Random, request: Request,
-              rounds: int) -> None:
+              rounds: int) -> Row:
     disk = rig.disk(IDE, 'raw', size=_DISK_SIZE)
     try:
         with Tiny(rig.work, disk=disk, args=[
@@ -190,11 +201,12 @@ def _requests(rig: Rig, rng: random.Random, request: Request,
                 trials.one()
         note('the request came ' + ', '.join(
             f'{count} times {when}' for when, count in trials.when.items()))
+        return request.row(vm.quiesced_ms)
     finally:
         disk.image.unlink()
 
 
-def _reset_loop(rig: Rig, rng: random.Random, rounds: int) -> None:
+def _reset_loop(rig: Rig, rng: random.Random, rounds: int) -> Row:
     """Often, a reset is under way when vm-quiesce comes."""
     held = 0
     with Tiny(rig.work) as vm:
@@ -218,9 +230,12 @@ def _reset_loop(rig: Rig, rng: random.Random, rounds: int) -> None:
             held += vm.status() == 'prelaunch'
             vm.cmd('cont')
     note(f'a reset has waited {held} times of {rounds}')
+    return Row(_SECTION, 'reset', 'without a pause',
+               '`VM_QUIESCED`; none from there on; goes on after `cont`',
+               times={'quiesced': vm.quiesced_ms})
 
 
-def _unplug(rig: Rig, rng: random.Random, rounds: int) -> None:
+def _unplug(rig: Rig, rng: random.Random, rounds: int) -> Row:
     """The guest ejects the other vCPU, which executes."""
     lead = 0.0002
     when: collections.Counter[str] = collections.Counter()
@@ -253,11 +268,13 @@ def _unplug(rig: Rig, rng: random.Random, rounds: int) -> None:
             vm.wait_until_moving([0])
     note('unplugged ' + ', '.join(f'{count} times {name}'
                                   for name, count in when.items()))
+    return Row(_SECTION, 'a vCPU that executes is unplugged',
+               'at the same instant', '`VM_QUIESCED`; removed before that, or '
+               'after `cont`', times={'quiesced': vm.quiesced_ms})
 
 
-def _tight_loops(rig: Rig, cpus: int) -> None:
+def _tight_loops(rig: Rig, cpus: int) -> Row:
     """vCPUs that never look up."""
-    longest = 0
     with Tiny(rig.work, cpus=cpus) as vm:
         vm.boot()
         for _ in range(5):
@@ -265,7 +282,6 @@ def _tight_loops(rig: Rig, cpus: int) -> None:
             token = vm.cmd('vm-quiesce', reason='now')['token']
             counters = vm.counters()
             event = vm.await_quiesced(token)
-            longest = max(longest, event['data']['duration-ms'])
             expect(not vm.moving(0.2) and vm.counters() == counters,
                    'a vCPU has gone on after the reply')
             vm.unquiesce(event)
@@ -278,11 +294,14 @@ def _tight_loops(rig: Rig, cpus: int) -> None:
         vm.wait_until_moving(range(1, cpus))
         event = vm.quiesce()
         expect(not vm.moving(_HOLD_S), 'a vCPU runs')
-    note(f'{cpus} vCPUs: quiesced after at most {longest} ms')
+    return Row(_SECTION, f'tight loops on {cpus} vCPUs',
+               'all the time, interrupts off', 'they stand still from the '
+               'reply to `vm-quiesce` on; `VM_QUIESCED`; go on after `cont`',
+               times={'quiesced': vm.quiesced_ms})
 
 
 def cases(rig: Rig, rng: random.Random,
-          rounds: int) -> list[tuple[str, Callable[[], None]]]:
+          rounds: int) -> list[Case]:
     """@rounds is how often each thing is tried."""
     return [
         *((f'{request.name} at the same instant',

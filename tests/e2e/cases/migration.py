@@ -21,14 +21,15 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
 
 from harness import image, ports
 from harness.machine import PATIENCE
 from harness.rig import Rig
-from harness.tap import expect, note
+from harness.table import Case, Row
+from harness.tap import Failure, expect, note
 from harness.tiny import COUNTERS, IDE, Script, Tiny
 
+SECTION = 'Migration'
 _DISK_SIZE = 1 << 20
 _ALL_RAM = 16 << 20
 # from here on the guest's memory is only filled
@@ -130,6 +131,10 @@ class Pair:
         self.target.cmd('migrate-incoming', uri=uri)
         self.source.cmd('migrate', uri=uri)
 
+    def times(self) -> dict[str, float]:
+        """For a row."""
+        return {'quiesced': max(vm.quiesced_ms for vm in self._vms)}
+
     def close(self) -> None:
         """End what is left."""
         for vm in self._vms:
@@ -141,9 +146,10 @@ def _await_end(vm: Tiny) -> None:
     """A destination whose migration was cancelled."""
     deadline = time.monotonic() + PATIENCE
     while vm.is_running():
-        expect(time.monotonic() < deadline,
-               f'cancelled, but the destination is {vm.status()}, and its '
-               f'migration {_migration(vm)}')
+        # one that ends answers no question
+        if time.monotonic() > deadline:
+            raise Failure(f'cancelled, but the destination is {vm.status()}, '
+                          f'and its migration {_migration(vm)}')
         time.sleep(0.01)
     expect(vm.exitcode() == 1,
            f'the destination has ended with {vm.exitcode()}')
@@ -176,7 +182,7 @@ def _completed(pair: Pair, event: dict) -> None:
     pair.source = pair.target
 
 
-def _any_moment(rig: Rig, rng: random.Random, tries: int) -> None:
+def _any_moment(rig: Rig, rng: random.Random, tries: int) -> Row:
     pair = Pair(rig)
     ends: collections.Counter[str] = collections.Counter()
     lead = 0.02
@@ -205,9 +211,12 @@ def _any_moment(rig: Rig, rng: random.Random, tries: int) -> None:
         pair.close()
     note(', '.join(f'{count} {end}' for end, count in ends.items())
          + f', at last {lead * 1000:.1f} ms after migrate')
+    return Row(SECTION, 'source', 'precopy, at about the switchover',
+               '`VM_QUIESCED`; either cancelled, or waited for and complete: '
+               'then only the destination runs', times=pair.times())
 
 
-def _precopy(rig: Rig) -> None:
+def _precopy(rig: Rig) -> Row:
     pair = Pair(rig)
     try:
         pair.source.boot()
@@ -222,12 +231,16 @@ def _precopy(rig: Rig) -> None:
                f'VM_QUIESCED, but the migration is {_migration(pair.source)}')
         expect(not pair.source.moving(0.05), 'the source runs')
         _cancelled(pair, event)
+        return Row(SECTION, 'source', 'precopy, that is slow',
+                   '`VM_QUIESCED`; cancelled, the destination ends; the guest '
+                   'goes on here after `vm-unquiesce` and `cont`',
+                   times=pair.times())
     finally:
         pair.close()
 
 
-def _refused(vm: Tiny, *words: str) -> None:
-    """vm-quiesce is, for this reason, and nothing changes."""
+def _refused(vm: Tiny, *words: str) -> str:
+    """vm-quiesce is, for this reason, and nothing changes; the error."""
     before = vm.status()
     answer = vm.qmp('vm-quiesce', {'reason': 'test'})
     expect('error' in answer, f'{before}: vm-quiesce was not refused')
@@ -236,9 +249,10 @@ def _refused(vm: Tiny, *words: str) -> None:
     expect(vm.status() == before
            and vm.cmd('query-vm-quiesce')['phase'] == 'none',
            f'refused, but it has changed from {before}')
+    return error
 
 
-def _postcopy(rig: Rig) -> None:
+def _postcopy(rig: Rig) -> Row:
     pair = Pair(rig)
     try:
         pair.source.boot()
@@ -252,11 +266,12 @@ def _postcopy(rig: Rig) -> None:
         time.sleep(0.2)
         pair.source.cmd('migrate-start-postcopy')
         await_migration(pair.source, 'postcopy-active')
-        _refused(pair.source, 'postcopy')
+        error = _refused(pair.source, 'postcopy')
         deadline = time.monotonic() + PATIENCE
         while pair.target.status() != 'running':
             expect(time.monotonic() < deadline, 'postcopy does not run')
-        _refused(pair.target, 'postcopy')
+        expect(_refused(pair.target, 'postcopy') == error,
+               'the reasons differ')
         expect(_migration(pair.source) == 'postcopy-active',
                'it was not during postcopy')
         pair.source.cmd('migrate-set-parameters',
@@ -265,26 +280,31 @@ def _postcopy(rig: Rig) -> None:
         await_migration(pair.target, 'completed')
         pair.target.quiesce()
         expect(not image.is_locked(pair.disk.image), 'the image is locked')
+        return Row(SECTION, 'source, destination', 'postcopy',
+                   '`vm-quiesce` is refused, and changes nothing; permitted '
+                   'when it is complete', error, pair.times())
     finally:
         pair.close()
 
 
-def _incoming(rig: Rig) -> None:
+def _incoming(rig: Rig) -> Row:
     pair = Pair(rig)
     try:
         pair.source.boot()
         pair.source.run(writing())
         pair.expect_target()
-        _refused(pair.target, 'incoming')
+        error = _refused(pair.target, 'incoming')
         pair.begin()
         await_migration(pair.source, 'completed')
         _completed(pair, pair.source.quiesce())
+        return Row(SECTION, 'destination', 'awaited',
+                   '`vm-quiesce` is refused, and changes nothing', error)
     finally:
         pair.close()
 
 
 def cases(rig: Rig, rng: random.Random,
-          tries: int) -> list[tuple[str, Callable[[], None]]]:
+          tries: int) -> list[Case]:
     """@tries is the number of migrations that are hit at any moment."""
     return [
         ('precopy under load is cancelled', lambda: _precopy(rig)),

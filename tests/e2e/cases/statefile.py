@@ -16,7 +16,6 @@ SPDX-License-Identifier: GPL-2.0-or-later
 
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from harness import image
@@ -24,10 +23,11 @@ from harness.machine import PATIENCE
 from harness.paths import QEMU_UPSTREAM_BIN, SYSTEM
 from harness.refusals import abuse, refusal
 from harness.rig import Rig
-from harness.tap import Skip, expect, note
+from harness.table import Case, Row
+from harness.tap import Skip, expect
 from harness.tiny import MACHINE, Tiny
 
-from cases.migration import Pair, await_migration, writing
+from cases.migration import SECTION, Pair, await_migration, writing
 
 
 def _save(pair: Pair, path: Path) -> tuple[str, list[int]]:
@@ -54,7 +54,7 @@ def _locked_by_other(pair: Pair, vm: Tiny, token: str) -> None:
         expect('disk' in error, f'the node is not named: {error}')
 
 
-def _restored(rig: Rig) -> None:
+def _restored(rig: Rig) -> Row:
     path = rig.work / 'quiesced.state'
     pair = Pair(rig)
     try:
@@ -85,12 +85,16 @@ def _restored(rig: Rig) -> None:
         expect(vm.starts() == 1, f'the guest has started {vm.starts()} times')
         expect(image.digest(pair.disk.image) != before,
                'the guest does not write any more')
+        return Row(SECTION, 'one that loads a file', 'saved when quiesced',
+                   'quiesced where it is loaded, under the same token; goes '
+                   'on there after `vm-unquiesce` and `cont`',
+                   times=pair.times())
     finally:
         pair.close()
         path.unlink(missing_ok=True)
 
 
-def _unpatched(rig: Rig) -> None:
+def _unpatched(rig: Rig) -> Row:
     binary = QEMU_UPSTREAM_BIN / SYSTEM
     if not binary.exists():
         raise Skip(f'{binary} is not there ("make upstream")')
@@ -108,13 +112,16 @@ def _unpatched(rig: Rig) -> None:
             stdin=subprocess.DEVNULL, timeout=PATIENCE)
         expect(done.returncode > 0, f'it ended with {done.returncode}')
         expect(done.stderr.strip(), 'it says nothing')
-        note(done.stderr.strip().splitlines()[0])
+        error = done.stderr.strip().splitlines()[0].partition(': ')[2]
+        return Row(SECTION, 'unpatched one that loads a file',
+                   'saved when quiesced', 'ends with an error, and does not '
+                   'run the guest', error)
     finally:
         pair.close()
         path.unlink(missing_ok=True)
 
 
-def cases(rig: Rig) -> list[tuple[str, Callable[[], None]]]:
+def cases(rig: Rig) -> list[Case]:
     """Both."""
     return [
         ('a quiesced VM in a file is quiesced where it is loaded',

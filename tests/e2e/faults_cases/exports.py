@@ -72,7 +72,7 @@ class _VhostUserClient(contextlib.ExitStack):
         def closed() -> bool:
             # neither is known to QMP in another way
             text = str(self._vm.execute('query-chardev'))
-            return f"'filename': 'disconnected:unix:" in text
+            return "'filename': 'disconnected:unix:" in text
         until(closed, 'the back end disconnects')
         answered = self._answered()
         time.sleep(0.1)
@@ -97,7 +97,7 @@ def _export(vm: Bare, kind: str, socket: Path, writable: bool) -> None:
 
 
 def _closed(client_type: Client, writable: bool, work: Path,
-            _control: Control) -> Iterator[Row]:
+            _control: Control) -> Row:
     kind = client_type.kind
     socket = work / 'socket'
     with Backend(work) as backend, Bare(work, [
@@ -130,16 +130,15 @@ def _closed(client_type: Client, writable: bool, work: Path,
                        'the client has written nothing, or should not have')
             expect(not image.is_locked(backend.image), 'the image is locked')
             backend.write_elsewhere()
-        yield Row('Block exports', kind,
-                  ('writable, a client writes' if writable else
-                   'read-only, a client reads'),
-                  '`VM_QUIESCED`; the export is closed, the client gets an '
-                  'error', f'closed-exports: type {kind}, node disk',
-                  {'quiesced': float(data['duration-ms'])})
+        return Row('Block exports', kind,
+                   ('writable, a client writes' if writable else
+                    'read-only, a client reads'),
+                   '`VM_QUIESCED`; the export is closed, the client gets an '
+                   'error', f'closed-exports: type {kind}, node disk',
+                   {'quiesced': float(data['duration-ms'])})
 
 
-def cases() -> Iterator[tuple[str, Callable[..., Iterator[Row]],
-                              Client, bool]]:
+def cases() -> Iterator[tuple[str, Callable[..., Row], Client, bool]]:
     """Name, test, and arguments of each."""
     for client in _NbdClient, _VhostUserClient:
         for writable in True, False:

@@ -41,7 +41,7 @@ class FailsOnce(backends.Backend):
 
 
 def _fails(device: Device, error: int, work: Path,
-           _control: Control) -> Iterator[Row]:
+           _control: Control) -> Row:
     with FailsOnce(work, error) as backend, \
             Bare(work, [*backend.args(), *device.args]) as vm:
         vm.run()
@@ -72,16 +72,15 @@ def _fails(device: Device, error: int, work: Path,
         with open(backend.image, 'rb') as file:
             expect(file.read(65536) == b'\3' * 65536, 'not written')
         backend.write_elsewhere()
-        yield Row('Flush that fails', device.name,
-                  f'{errno.errorcode[error]}, once',
-                  '`VM_QUIESCE_FAILED` at once; another `vm-quiesce` '
-                  'reaches the state', named,
-                  {'failed': (when - attempt.sent) * 1e3,
-                   'quiesced, second time': float(again['duration-ms'])})
+        return Row('Flush that fails', device.name,
+                   f'{errno.errorcode[error]}, once',
+                   '`VM_QUIESCE_FAILED` at once; another `vm-quiesce` '
+                   'reaches the state', named,
+                   {'failed': (when - attempt.sent) * 1e3,
+                    'quiesced, second time': float(again['duration-ms'])})
 
 
-def cases() -> Iterator[tuple[str, Callable[..., Iterator[Row]],
-                              Device, int]]:
+def cases() -> Iterator[tuple[str, Callable[..., Row], Device, int]]:
     """Name, test, and arguments of each."""
     for device in VIRTIO, IOTHREAD, IDE:
         for error in errno.EIO, errno.ENOSPC:

@@ -130,7 +130,7 @@ class _Chain:
             expect(disk[:] == self.content, 'the disk has another content')
 
 
-def _ends(job: Job, work: Path, _control: Control) -> Iterator[Row]:
+def _ends(job: Job, work: Path, _control: Control) -> Row:
     chain = _Chain(work)
     with Bare(work, chain.args(job)) as vm:
         vm.run()
@@ -161,14 +161,14 @@ def _ends(job: Job, work: Path, _control: Control) -> Iterator[Row]:
         vm.io(VIRTIO.path, chain.write(5, 12, 13))
         vm.quiesced()
         chain.check()
-        yield Row('Block jobs', job.name, job.where,
-                  '`VM_QUIESCED`; the job is cancelled, the disk whole',
-                  f'cancelled-jobs: type {kind}, status '
-                  f'{jobs[0]["status"]}',
-                  {'quiesced': float(data['duration-ms'])})
+        return Row('Block jobs', job.name, job.where,
+                   '`VM_QUIESCED`; the job is cancelled, the disk whole',
+                   f'cancelled-jobs: type {kind}, status '
+                   f'{jobs[0]["status"]}',
+                   {'quiesced': float(data['duration-ms'])})
 
 
-def cases() -> Iterator[tuple[str, Callable[..., Iterator[Row]], Job]]:
+def cases() -> Iterator[tuple[str, Callable[..., Row], Job]]:
     """Name, test, and arguments of each."""
     for job in _all_jobs():
         yield f'block job: {job.name}, {job.where}', _ends, job

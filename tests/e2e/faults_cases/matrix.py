@@ -5,7 +5,6 @@ SPDX-License-Identifier: GPL-2.0-or-later
 """
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from harness import image
@@ -97,7 +96,7 @@ def row(fault: Fault, found: dict[str, Found]) -> Row:
                '; '.join(words), named.pop(), times)
 
 
-def throttled_here(work: Path, control: Control) -> Iterator[Row]:
+def throttled_here(work: Path, control: Control) -> Row:
     """
     A throttle node in QEMU lets its queue go when it is drained: the state is
     reached at once, with what was in the queue on the disk.
@@ -127,8 +126,8 @@ def throttled_here(work: Path, control: Control) -> Iterator[Row]:
         watch.stop()
         watch.check(attempt.sent, end)
         watch.still(attempt.stopped)
-        yield Row(SLOW, 'throttle node in QEMU', '64 KiB/s, 3 MiB in its '
-                  'queue', '`VM_QUIESCED` before the deadline, with all of '
-                  'it written',
-                  times={'quiesced': (when - attempt.sent) * 1e3,
-                         'slowest monitor': watch.slowest() * 1e3})
+        return Row(SLOW, 'throttle node in QEMU', '64 KiB/s, 3 MiB in its '
+                   'queue', '`VM_QUIESCED` before the deadline, with all of '
+                   'it written',
+                   times={'quiesced': (when - attempt.sent) * 1e3,
+                          'slowest monitor': watch.slowest() * 1e3})

@@ -24,6 +24,8 @@ class Machine(QEMUMachine):
         super().__init__(str(binary), name=f'{name}-{id(self):x}',
                          base_temp_dir=str(work), qmp_timer=PATIENCE,
                          wrapper=('setpriv', '--pdeathsig', 'KILL'))
+        # the longest that a vm-quiesce has taken
+        self.quiesced_ms = 0.0
 
     def __exit__(self, exc_type: type[BaseException] | None,
                  *_: object) -> None:
@@ -49,6 +51,7 @@ class Machine(QEMUMachine):
             raise Failure('neither VM_QUIESCED nor VM_QUIESCE_FAILED in '
                           f'{PATIENCE} s') from None
         expect(event['event'] == 'VM_QUIESCED', event)
+        self.quiesced_ms = max(self.quiesced_ms, event['data']['duration-ms'])
         return event
 
     def unquiesce(self, event: dict) -> None:
