@@ -67,8 +67,9 @@ check-libvirt: check-%: all
 	@$(CHECK) $*
 
 # What an operator reads: from the tests that find it out.
-failure-table: all
-	@tests/e2e/run >/dev/null
+failure-table: all upstream
+	@scripts/build-qemu.sh build/src build/qemu tests/vhost-user-bridge
+	@tests/e2e/run --rows
 	@tests/e2e/faults --table docs/failures.md
 
 bench-quiesce: all upstream

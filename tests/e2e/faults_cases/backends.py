@@ -8,6 +8,8 @@ SPDX-License-Identifier: GPL-2.0-or-later
 """
 
 import contextlib
+import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -28,6 +30,11 @@ def tool(name: str, *args: object) -> str:
                           text=True, timeout=30, check=False)
     expect(done.returncode == 0, f'{name}: {done.stderr or done.stdout}')
     return done.stdout
+
+
+def _require(program: str) -> None:
+    if not shutil.which(program):
+        raise Skip(f'there is no {program}')
 
 
 class Backend(contextlib.ExitStack):
@@ -202,8 +209,10 @@ class FuseFile(Served):
     """A file that qemu-storage-daemon serves by FUSE."""
 
     def __init__(self, work: Path) -> None:
-        if not Path('/dev/fuse').exists():
-            raise Skip('there is no /dev/fuse')
+        if not os.access('/dev/fuse', os.R_OK | os.W_OK):
+            raise Skip('/dev/fuse cannot be used')
+        if os.geteuid():
+            _require('fusermount3')
         self.mountpoint = work / 'mountpoint'
         self.mountpoint.touch()
         super().__init__(work)
@@ -238,6 +247,7 @@ class LoopDevice(FuseFile):
     """A loop device on such a file."""
 
     def __init__(self, work: Path) -> None:
+        _require('losetup')
         super().__init__(work)
         done = subprocess.run(
             ['losetup', '--find', '--show', self.mountpoint],
