@@ -60,11 +60,11 @@ class Request:
 
     def row(self, quiesced_ms: float) -> Row:
         """What must come of it."""
-        then = ('goes on' if self.state == 'running'
+        then = ('goes on after `cont`' if self.state == 'running'
                 else f'is `{self.state}`')
         return Row(_SECTION, self.name, 'at the same instant',
                    '`VM_QUIESCED`; done before that, or after '
-                   f'`vm-unquiesce`: `{self.event}` once, and it {then}',
+                   f'`vm-unquiesce`: `{self.event}` once, and the VM {then}',
                    times={'quiesced': quiesced_ms})
 
 

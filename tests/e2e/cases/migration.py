@@ -168,8 +168,10 @@ def _cancelled(pair: Pair, event: dict) -> None:
 def _completed(pair: Pair, event: dict) -> None:
     """The destination has the guest; it is the next source."""
     deadline = time.monotonic() + PATIENCE
-    while pair.target.status() != 'running':
-        expect(time.monotonic() < deadline, 'the destination does not run')
+    while (status := pair.target.status()) != 'running':
+        expect(time.monotonic() < deadline,
+               f'the source is {pair.source.status()}, the destination '
+               f'{status}, and its migration {_migration(pair.target)}')
         time.sleep(0.001)
     pair.target.wait_until_moving()
     expect(image.is_locked(pair.disk.image), 'the destination has no lock')

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from harness.machine import PATIENCE
 from harness.netns import namespace
-from harness.nics import NICS, SLOT, Nic, frame
+from harness.nics import NICS, Nic, frame
 from harness.outlets import (ANNOUNCEMENT, FLOOD, GUEST, PORT, Dgram, Outlet,
                              Stream, Tap, User, VhostUser)
 from harness.refusals import abuse
@@ -34,6 +34,7 @@ from harness.rig import Rig
 from harness.table import Case, Row
 from harness.tap import expect, note
 from harness.tiny import Tiny
+from harness.virtio import SLOT
 
 _HOLD_S = 0.5
 _SECTION = 'Network'
@@ -159,10 +160,9 @@ def _nothing_leaves(rig: Rig, name: str, make: Callable[[], Outlet],
             await_all(vm, outlet, expected)
             note(', '.join(f'{_SENDERS[mark]}: {outlet.seen()[mark]} frames'
                            for mark in expected))
-            return Row(_SECTION, name, ', '.join(
-                [f'{nic} of the guest', *(sender for mark, sender
-                                          in _SENDERS.items()
-                                          if mark in expected - {GUEST})]),
+            senders = ', '.join(sender for mark, sender in _SENDERS.items()
+                                if mark in expected)
+            return Row(_SECTION, name, f'{nic}; all send: {senders}',
                        '`VM_QUIESCED`; no frame leaves before `cont`',
                        times={'quiesced': vm.quiesced_ms})
 

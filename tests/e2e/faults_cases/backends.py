@@ -14,9 +14,10 @@ import signal
 import subprocess
 from pathlib import Path
 
-from harness import firmware, image, paths
+from harness import image, paths
 from harness.process import Process, until
 from harness.tap import Failure, Skip, expect
+from harness.virtio import SLOT
 
 SIZE = 16 << 20
 # where another process writes when the disk was given up
@@ -44,8 +45,8 @@ class Backend(contextlib.ExitStack):
     resumes = True
     # a command of qemu-io, with the request's number, to give before each
     before_request = ''
-    # the guest that uses the disk, unless QEMU itself makes the requests
-    rom: Path | None = None
+    # does the guest make the requests, and not QEMU itself?
+    by_guest = False
 
     def __init__(self, work: Path) -> None:
         super().__init__()
@@ -275,9 +276,7 @@ class LoopDevice(FuseFile):
 class VhostUser(Served):
     """vhost-user-blk, with qemu-storage-daemon as the back end."""
 
-    def __init__(self, work: Path) -> None:
-        super().__init__(work)
-        self.rom = firmware.driver(work / 'driver', write=True)
+    by_guest = True
 
     def serve(self) -> Process:
         return self.daemon(
@@ -297,10 +296,7 @@ class VhostUser(Served):
 
 
 def vhost_user_args(socket: Path) -> list[str]:
-    """The front end's side, for the guest firmware.driver()."""
-    return ['-object', 'memory-backend-memfd,id=mem,size=16M,share=on',
-            '-machine', 'memory-backend=mem',
-            '-chardev', f'socket,id=back-end,path={socket}',
+    """The front end's side, for virtio.access()."""
+    return ['-chardev', f'socket,id=back-end,path={socket}',
             '-device', 'vhost-user-blk-pci,id=dev,chardev=back-end,'
-                       f'queue-size={firmware.QUEUE_SIZE},'
-                       f'addr={firmware.DRIVEN_SLOT}']
+                       f'addr={SLOT}']

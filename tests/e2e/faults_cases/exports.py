@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from harness import firmware, image, paths
+from harness import image, paths, virtio
 from harness.bare import Bare
 from harness.process import PATIENCE, Process, until
 from harness.table import Row
@@ -27,7 +27,7 @@ class _NbdClient(contextlib.ExitStack):
 
     def __init__(self, work: Path, socket: Path, write: bool) -> None:
         super().__init__()
-        pattern = ['-w', f'--pattern={firmware.PATTERN}'] if write else []
+        pattern = ['-w', f'--pattern={virtio.PATTERN}'] if write else []
         self._process = self.enter_context(Process(
             [paths.QEMU_BIN / 'qemu-img', 'bench', '-f', 'raw', '-s', '512',
              '-S', '512', '-c', '100000000', *pattern,
@@ -53,19 +53,18 @@ class _VhostUserClient(contextlib.ExitStack):
 
     def __init__(self, work: Path, socket: Path, write: bool) -> None:
         super().__init__()
-        self._vm = self.enter_context(Bare(
-            work, vhost_user_args(socket),
-            rom=firmware.driver(work / 'driver', write)))
-        self._vm.run()
+        self._vm = self.enter_context(Bare(work, vhost_user_args(socket)))
+        self._vm.start()
+        self._vm.run(virtio.access(self._vm, write))
 
     def await_progress(self) -> None:
         """Wait until it has done many requests."""
         until(lambda: self._answered() > 100, 'the guest works')
-        expect(self._vm.word(firmware.STATUS) & 0xff == 0,
+        expect(self._vm.word(virtio.BLK_STATUS) & 0xff == 0,
                'a request has failed')
 
     def _answered(self) -> int:
-        return self._vm.word(firmware.ANSWERED)
+        return self._vm.word(virtio.ANSWERED)
 
     def check_error(self) -> None:
         """Does it know that the back end is gone?"""
@@ -104,7 +103,7 @@ def _closed(client_type: Client, writable: bool, work: Path,
             *backend.args(), '-device',
             'virtio-blk-pci,id=dev,drive=disk,share-rw=on']) as vm:
         _export(vm, kind, socket, writable)
-        vm.run()
+        vm.start()
         with client_type(work, socket, writable) as client:
             client.await_progress()
             data = vm.quiesced()
@@ -126,7 +125,7 @@ def _closed(client_type: Client, writable: bool, work: Path,
             expect(image.digest(backend.image) == before,
                    'the image was written to after VM_QUIESCED')
             with open(backend.image, 'rb') as file:
-                expect((file.read(1)[0] == firmware.PATTERN) == writable,
+                expect((file.read(1)[0] == virtio.PATTERN) == writable,
                        'the client has written nothing, or should not have')
             expect(not image.is_locked(backend.image), 'the image is locked')
             backend.write_elsewhere()

@@ -44,10 +44,10 @@ def _fails(device: Device, error: int, work: Path,
            _control: Control) -> Row:
     with FailsOnce(work, error) as backend, \
             Bare(work, [*backend.args(), *device.args]) as vm:
-        vm.run()
+        vm.start()
         vm.io(device.path, 'write -q -P 3 0 64k')
         attempt = vm.quiesce(_DEADLINE_MS)
-        count = vm.word()
+        count = vm.counters()
         when, data = vm.verdict(attempt)
         expect(data['event'] == 'VM_QUIESCE_FAILED',
                f'the flush cannot have been made: {data}')
@@ -67,7 +67,7 @@ def _fails(device: Device, error: int, work: Path,
 
         again = vm.quiesced()
         expect(again['token'] != attempt.token, 'the token is the same')
-        expect(vm.word() == count, 'the guest has run')
+        expect(vm.counters() == count, 'the guest has run')
         expect(not image.is_locked(backend.image), 'the image is locked')
         with open(backend.image, 'rb') as file:
             expect(file.read(65536) == b'\3' * 65536, 'not written')

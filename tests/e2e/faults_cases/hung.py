@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import firmware, image
+from harness import image, virtio
 from harness.bare import Attempt, Bare
 from harness.process import PATIENCE, denied_seconds, until
 from harness.tap import Failure, expect
@@ -56,8 +56,7 @@ class Cell(contextlib.ExitStack):
             failed.enter_context(self)
             self.backend = self.enter_context(fault.make(work))
             self.vm = self.enter_context(Bare(
-                work, [*self.backend.args(), *fault.device.args],
-                rom=self.backend.rom))
+                work, [*self.backend.args(), *fault.device.args]))
             # whoever waits for the disk could not end
             self.callback(self.backend.release)
             # by time.perf_counter(): the oldest request was made in this time
@@ -66,7 +65,7 @@ class Cell(contextlib.ExitStack):
             self.callback(self._end_watch)
             self._denied = denied_seconds(self.vm.process.pid)
             self.attempt = self.vm.quiesce(DEADLINE_MS)
-            self.count = self.vm.word()
+            self.count = self.vm.counters()
             self._await_failure()
             failed.pop_all()
 
@@ -78,17 +77,18 @@ class Cell(contextlib.ExitStack):
 
     def _submit(self) -> tuple[float, float]:
         device = self.fault.device.path
-        self.vm.run()
-        if self.backend.rom:
-            # the guest itself writes without a pause
-            until(lambda: self.vm.word(firmware.ANSWERED) != 0,
+        self.vm.start()
+        if self.backend.by_guest:
+            # without a pause
+            self.vm.run(virtio.access(self.vm, write=True))
+            until(lambda: self.vm.word(virtio.ANSWERED) != 0,
                   'the guest writes')
         if self.fault.flush:
             for number in range(_REQUESTS):
                 self.vm.io(device, 'write -q ' + _where(number))
         self.backend.hang()
         since = time.perf_counter()
-        if self.fault.flush or self.backend.rom:
+        if self.fault.flush or self.backend.by_guest:
             return since, since
         for number in range(_REQUESTS):
             if self.backend.before_request:
@@ -163,8 +163,7 @@ class Cell(contextlib.ExitStack):
         """Whatever must have been so up to here."""
         self.watch.check(self.attempt.sent, end)
         looks = self.watch.still(self.attempt.stopped)
-        expect(self.vm.process.status() is not None
-               or self.vm.word() == self.count, 'the guest has counted')
+        expect(self.vm.counters() == self.count, 'the guest has counted')
         if self.attempt.stopped > self.attempt.replied:
             wait = self.attempt.stopped - self.attempt.replied
             self.found.notes.append(f'a vCPU stopped {wait * 1e3:.0f} ms '
@@ -194,8 +193,8 @@ class Cell(contextlib.ExitStack):
 
     def _check_content(self) -> None:
         data = self.backend.image.read_bytes()
-        if self.backend.rom:
-            expect(data[:512] == bytes([firmware.PATTERN]) * 512,
+        if self.backend.by_guest:
+            expect(data[:512] == bytes([virtio.PATTERN]) * 512,
                    'what the guest has written is not there')
             return
         for number in range(_REQUESTS):

@@ -133,7 +133,7 @@ class _Chain:
 def _ends(job: Job, work: Path, _control: Control) -> Row:
     chain = _Chain(work)
     with Bare(work, chain.args(job)) as vm:
-        vm.run()
+        vm.start()
         vm.execute(job.command, **job.arguments | {
             'device': job.device, 'job-id': 'job'})
         until(lambda: [info['status'] for info in vm.execute('query-jobs')]

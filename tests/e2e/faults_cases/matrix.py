@@ -104,7 +104,7 @@ def throttled_here(work: Path, control: Control) -> Row:
     length = 1 << 20
     with backends.Throttled(work) as backend, \
             Bare(work, [*backend.args(), *VIRTIO.args]) as vm:
-        vm.run()
+        vm.start()
         start = time.perf_counter()
         for number in range(3):
             vm.io(VIRTIO.path,

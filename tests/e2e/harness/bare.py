@@ -1,6 +1,5 @@
 """
-A QEMU with no operating system in it: a guest of a few bytes that counts, and
-monitors whose answers are timed.
+A QEMU with the tiny guest, and monitors whose answers are timed.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -12,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import firmware, paths
+from . import paths
 from .monitor import Monitor
-from .process import PATIENCE, Process, until
+from .process import PATIENCE, Process
 from .tap import Failure, expect
+from .tiny import MACHINE, TinyGuest
 
 _numbers = itertools.count()
 
@@ -33,28 +33,25 @@ class Attempt:
     events: int
 
 
-class Bare(contextlib.ExitStack):
+class Bare(contextlib.ExitStack, TinyGuest):
     """
     QEMU with the guest not started yet. Its monitor `main` is for the test,
     the others are there to be watched.
     """
 
-    def __init__(self, work: Path, args: Sequence[object] = (), *,
-                 machine: str = 'pc', rom: Path | None = None) -> None:
-        super().__init__()
-        number = next(_numbers)
-        rom = rom or firmware.spinner(work / f'rom{number}')
+    def __init__(self, work: Path, args: Sequence[object] = ()) -> None:
+        contextlib.ExitStack.__init__(self)
+        TinyGuest.__init__(self)
         monitors = [Monitor(name) for name in ('main', 'one', 'two')]
         for monitor in monitors:
             self.callback(monitor.close)
         self.main = monitors[0]
         self.watched = monitors[1:]
         self.process = self.enter_context(Process(
-            [paths.QEMU_BIN / paths.SYSTEM, '-accel', 'tcg', '-m', '16',
-             '-machine', machine, '-nodefaults', '-no-user-config', '-S',
-             '-display', 'none', '-bios', rom, *args,
+            [paths.QEMU_BIN / paths.SYSTEM, '-machine', MACHINE, '-S',
+             '-display', 'none', *self.guest_args(), *args,
              *(arg for monitor in monitors for arg in monitor.args())],
-            work / f'qemu{number}.log',
+            work / f'qemu{next(_numbers)}.log',
             [monitor.qemu_fd() for monitor in monitors]))
         with contextlib.ExitStack() as failed:
             failed.enter_context(self)
@@ -98,15 +95,10 @@ class Bare(contextlib.ExitStack):
         """The run state."""
         return self.execute('query-status')['status']
 
-    def word(self, address: int = firmware.COUNTER) -> int:
-        """A double word of guest RAM."""
-        return read_word(self.main, address)
-
-    def run(self) -> None:
+    def start(self) -> None:
         """Start the guest; returns when it has counted."""
-        before = self.word()
         self.execute('cont')
-        until(lambda: self.word() != before, 'the guest runs')
+        self.wait_until_moving()
 
     def quiesce(self, deadline_ms: int) -> Attempt:
         """Send vm-quiesce, and have its reply."""
@@ -147,9 +139,3 @@ class Bare(contextlib.ExitStack):
         expect(data['event'] == 'VM_QUIESCED', data)
         expect(self.status() == 'quiesced', 'VM_QUIESCED, but not quiesced')
         return data
-
-
-def read_word(monitor: Monitor, address: int = firmware.COUNTER) -> int:
-    """A double word of guest RAM."""
-    # "0000000000000500: 0x00001234"
-    return int(monitor.hmp(f'xp /1xw {address:#x}').split()[-1], 16)

@@ -38,6 +38,7 @@ _HEADINGS = {
     'Network': ('back end', 'load'),
     'Guest that is busy': ('what it does', 'when'),
     'Migration': ('QEMU', 'migration'),
+    'Threads, dumps and snapshots': ('what', 'fault'),
 }
 
 

@@ -7,6 +7,7 @@ SPDX-License-Identifier: GPL-2.0-or-later
 """
 
 import mmap
+import os
 import struct
 import time
 from collections.abc import Iterable, Sequence
@@ -30,6 +31,7 @@ _OPERATIONS = ('end', 'outb', 'outw', 'outl', 'outs', 'await_port',
                'start_others', 'store', 'store_word')
 
 MACHINE = 'pc,memory-backend=ram'
+_SIZE = 16 << 20
 
 # The disk that ports.write_sector() writes to
 IDE = Controller('ide', '', ('-device', 'ide-hd,drive=disk,bus=ide.0'))
@@ -67,43 +69,30 @@ class Script:
         return self.address + len(self._steps)
 
 
-class Tiny(Machine):
-    """A QEMU process with the tiny guest."""
+class TinyGuest:
+    """The guest itself, whoever starts its QEMU."""
 
-    def __init__(self, work: Path, name: str = 'tiny', *, cpus: int = 1,
-                 smp: str = '', megabytes: int = 16, disk: Disk | None = None,
-                 shared: bool = True, binary: Path = QEMU_BIN / SYSTEM,
-                 args: Sequence[str] = ()) -> None:
-        super().__init__(work, name, binary)
-        # postcopy needs memory that is not shared: then, do not look at it
+    def __init__(self, cpus: int = 1) -> None:
         self._cpus = cpus
-        self._size = megabytes << 20
-        self._path = work / f'{self._name}.ram'
-        self._ram: mmap.mmap
-        self.set_machine(MACHINE)
-        self.add_args('-accel', 'tcg,thread=multi', '-cpu', 'max',
-                      '-nodefaults', '-no-user-config',
-                      '-bios', str(GUEST / 'tiny.bin'),
-                      '-smp', smp or str(cpus), '-m', f'{megabytes}M',
-                      '-object',
-                      'memory-backend-' + (f'file,mem-path={self._path},'
-                                           'share=on' if shared else 'ram')
-                      + f',id=ram,size={megabytes}M',
-                      *(disk.args() if disk else ()), *args)
+        # it is gone when neither this process nor QEMU has it open
+        self._file = open(os.memfd_create('tiny'), 'rb+')
+        self._file.truncate(_SIZE)
+        self._ram = mmap.mmap(self._file.fileno(), _SIZE)
 
-    def prepare_memory(self) -> None:
-        """Done by launch()."""
-        with open(self._path, 'wb+') as file:
-            file.truncate(self._size)
-            self._ram = mmap.mmap(file.fileno(), self._size)
-
-    def launch(self) -> None:
-        self.prepare_memory()
-        super().launch()
-
-    def _post_shutdown(self) -> None:
-        super()._post_shutdown()
-        self._path.unlink(missing_ok=True)
+    def guest_args(self, smp: str = '', shared: bool = True) -> list[str]:
+        """
+        The part of QEMU's command line, for MACHINE. Postcopy needs memory
+        that is not shared: then, do not look at it.
+        """
+        path = f'/proc/{os.getpid()}/fd/{self._file.fileno()}'
+        return ['-accel', 'tcg,thread=multi', '-cpu', 'max',
+                '-nodefaults', '-no-user-config',
+                '-bios', str(GUEST / 'tiny.bin'),
+                '-smp', smp or str(self._cpus), '-m', str(_SIZE >> 20),
+                '-object',
+                'memory-backend-' + (f'file,mem-path={path},share=on'
+                                     if shared else 'ram')
+                + f',id=ram,size={_SIZE}']
 
     def word(self, address: int) -> int:
         """32 bits of the guest's memory."""
@@ -151,6 +140,20 @@ class Tiny(Machine):
             waiting -= {cpu for cpu in waiting if now[cpu] != before[cpu]}
             expect(time.monotonic() < deadline, f'vCPUs {waiting} do not run')
             time.sleep(0.001)
+
+
+class Tiny(Machine, TinyGuest):
+    """A QEMU process with the tiny guest."""
+
+    def __init__(self, work: Path, name: str = 'tiny', *, cpus: int = 1,
+                 smp: str = '', disk: Disk | None = None, shared: bool = True,
+                 binary: Path = QEMU_BIN / SYSTEM,
+                 args: Sequence[str] = ()) -> None:
+        Machine.__init__(self, work, name, binary)
+        TinyGuest.__init__(self, cpus)
+        self.set_machine(MACHINE)
+        self.add_args(*self.guest_args(smp, shared),
+                      *(disk.args() if disk else ()), *args)
 
     def boot(self) -> None:
         """Launch, and wait until all vCPUs execute."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .bare import Bare, read_word
+from .bare import Bare
 from .monitor import Monitor
 from .process import denied_here, denied_seconds
 from .tap import expect
@@ -43,13 +43,14 @@ class Sample(NamedTuple):
 class Watcher(threading.Thread):
     """Asks one monitor, until it is told to stop or the monitor is gone."""
 
-    def __init__(self, monitor: Monitor, pid: int) -> None:
+    def __init__(self, monitor: Monitor, vm: Bare) -> None:
         super().__init__(daemon=True)
         self._monitor = monitor
-        self._pid = pid
+        self._vm = vm
+        self._pid = vm.process.pid
         self._halt = threading.Event()
         self.samples: list[Sample] = []
-        # (when it was asked for, value of the guest's counter)
+        # (when it was looked at, value of the guest's counter)
         self.counts: list[tuple[float, int]] = []
         # when the connection ended, and why
         self.lost: tuple[float, str] | None = None
@@ -60,7 +61,7 @@ class Watcher(threading.Thread):
                 for question in QUESTIONS:
                     self._ask(question)
                 now = time.perf_counter()
-                self.counts.append((now, read_word(self._monitor)))
+                self.counts.append((now, *self._vm.counters()))
                 self._halt.wait(_INTERVAL)
         except (OSError, EOFError, RuntimeError) as error:
             self.lost = time.perf_counter(), repr(error)
@@ -91,7 +92,7 @@ class Control:
     """The process that has nothing to do with it."""
 
     def __init__(self, vm: Bare) -> None:
-        self._watchers = [Watcher(monitor, vm.process.pid)
+        self._watchers = [Watcher(monitor, vm)
                           for monitor in vm.watched]
         for watcher in self._watchers:
             watcher.start()
@@ -115,7 +116,7 @@ class Watch:
 
     def __init__(self, vm: Bare, control: Control) -> None:
         self._control = control
-        self._watchers = [Watcher(monitor, vm.process.pid)
+        self._watchers = [Watcher(monitor, vm)
                           for monitor in vm.watched]
         self._monitors = vm.watched
         for watcher in self._watchers:
