@@ -4,6 +4,7 @@ A Linux guest in a QEMU process, its disk, and its channel to the host.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 
+import contextlib
 import os
 import socket
 import threading
@@ -237,14 +238,23 @@ class Guest(QEMUMachine):
 
     def await_quiesced(self, token: str) -> dict:
         """The VM_QUIESCED event of this token."""
-        try:
-            event = self.events_wait(
-                [('VM_QUIESCED', {'data': {'token': token}}),
-                 ('VM_QUIESCE_FAILED', None)], PATIENCE)
-        except TimeoutError:
-            raise Failure('neither VM_QUIESCED nor VM_QUIESCE_FAILED in '
-                          f'{PATIENCE} s') from None
+        event = self.await_outcome(token)
         expect(event['event'] == 'VM_QUIESCED', event)
+        return event
+
+    def await_outcome(self, token: str, late: bool = False) -> dict:
+        """
+        The event of this token that says how an attempt went. If it is known
+        to be @late, another one came before and is of no interest.
+        """
+        names = ['VM_QUIESCED'] + ([] if late else ['VM_QUIESCE_FAILED'])
+        event = None
+        with contextlib.suppress(TimeoutError):
+            event = self.events_wait(
+                [(name, {'data': {'token': token}}) for name in names],
+                PATIENCE)
+        if not event:
+            raise Failure(f'no {" or ".join(names)} in {PATIENCE} s')
         return event
 
     def writes(self) -> list[tuple[int, int, int]]:
