@@ -1,0 +1,115 @@
+"""
+The VM that is fuzzed: a Linux guest that writes to three disks all the time, a
+network card, and places to plug in more.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import shutil
+from pathlib import Path
+
+from harness import image
+from harness.guest import Guest
+
+from . import network
+from .monitor import Monitor
+
+_MIB = 1 << 20
+_DISK_SIZE = 8 * _MIB
+_SPARE_SIZE = 4 * _MIB
+_FORMATS = {'raw': 'raw', 'qcow2': 'qcow2'}
+DISKS = ('disk0.raw', 'disk1.qcow2', 'disk2.qcow2')
+# files that commands may open, and write to
+SPARES = ('x0.raw', 'x1.qcow2', 'x2.raw', 'x3.qcow2')
+_RECORDER = 'recorder 1 2 -q /dev/vda /dev/vdb /dev/sda'
+
+
+def format_of(name: str) -> str:
+    """The image format, by the file name."""
+    return name.rpartition('.')[2]
+
+
+class Target(Guest):
+    """The QEMU process."""
+
+    def __init__(self, work: Path, with_tap: bool) -> None:
+        self.work = work
+        # all that QEMU may write to while it is not quiesced
+        self.images = work / 'images'
+        self.frames = work / 'frames'
+        super().__init__(work, memory='96M', args=[
+            '-smp', '1,maxcpus=3', '-no-shutdown',
+            '-action', 'reboot=reset',
+            *self._monitor_args(), *self._disk_args(),
+            *self._network_args(with_tap),
+            '-device', 'pvpanic-pci', '-device', 'virtio-balloon-pci,id=ball'])
+        self.monitors: list[Monitor] = []
+        self._answered = 0
+
+    def _monitor_args(self) -> list[str]:
+        return [arg for i in range(2) for arg in (
+            '-qmp', f'unix:{self.work}/qmp{i},server=on,wait=off')]
+
+    def _disk_args(self) -> list[str]:
+        def node(disk: int, fmt: str) -> str:
+            return (f'driver={fmt},node-name=disk{disk},file.driver=file,'
+                    f'file.node-name=disk{disk}-file,'
+                    f'file.filename={self.images}/{DISKS[disk]}')
+
+        return ['-object', 'iothread,id=io0',
+                '-object', 'throttle-group,id=tg0',
+                '-blockdev', node(0, 'raw'),
+                '-device', 'virtio-blk-pci,drive=disk0,id=vd0,'
+                'werror=stop,rerror=stop',
+                '-blockdev', node(1, 'qcow2'),
+                '-device', 'virtio-blk-pci,drive=disk1,id=vd1,iothread=io0',
+                '-blockdev', node(2, 'qcow2'),
+                '-blockdev', 'driver=throttle,node-name=disk2-throttle,'
+                'throttle-group=tg0,file=disk2',
+                '-device', 'virtio-scsi-pci,id=scsi0',
+                '-device', 'scsi-hd,drive=disk2-throttle,id=sd0',
+                *(arg for i in range(3) for arg in (
+                    '-device', f'pcie-root-port,id=rp{i},slot={i + 1}'))]
+
+    def _network_args(self, with_tap: bool) -> list[str]:
+        args = ['-netdev', 'dgram,id=frames,local.type=unix,'
+                f'local.path={self.frames},remote.type=unix,'
+                f'remote.path={self.work}/nobody',
+                '-netdev', 'hubport,id=port1,hubid=0,netdev=frames',
+                '-netdev', 'hubport,id=port2,hubid=0',
+                '-device', 'virtio-net-pci,netdev=port2,id=nic0']
+        if with_tap:
+            args += ['-netdev', f'tap,id=tap0,ifname={network.TAP},'
+                     'script=no,downscript=no',
+                     '-netdev', 'hubport,id=port0,hubid=0,netdev=tap0']
+        return args
+
+    def make_images(self) -> None:
+        """New images, in place of those of a former VM."""
+        shutil.rmtree(self.images, ignore_errors=True)
+        self.images.mkdir()
+        for name in DISKS + SPARES:
+            image.create(self.images / name, format_of(name),
+                         _DISK_SIZE if name in DISKS else _SPARE_SIZE)
+
+    def connect(self) -> None:
+        """Open the two monitors."""
+        self.monitors = [Monitor(self.work / f'qmp{i}') for i in range(2)]
+
+    def keep_writing(self) -> None:
+        """Have the guest write whenever it has booted again."""
+        ready = sum(line == 'READY' for _, line in list(self.channel.lines))
+        if ready > self._answered:
+            self._answered = ready
+            self.channel.send(_RECORDER)
+
+    def begin_writing(self) -> None:
+        """Have a guest that was loaded write."""
+        self.channel.send(_RECORDER)
+
+    def make_template(self, path: Path) -> None:
+        """Save a guest that has booted with empty disks."""
+        self.make_images()
+        with self:
+            self.boot()
+            self.save(path)
