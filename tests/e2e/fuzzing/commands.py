@@ -60,17 +60,19 @@ class Maker:
 
     def socket(self, name: str) -> Arguments:
         """The address of a unix socket."""
-        return {'type': 'unix', 'data': {'path': f'{self._work}/{name}'}}
+        return {'type': 'unix', 'path': f'{self._work}/{name}'}
+
+    def plain_node(self, number: int) -> Arguments:
+        """One of the spare images, for blockdev-add."""
+        path = self.image(SPARES[number])
+        return {'driver': format_of(path), 'node-name': _ADDED[number],
+                'file': {'driver': 'file', 'filename': path}}
 
     def node_options(self) -> Arguments:
         """A node for blockdev-add or blockdev-reopen."""
-        number = self.rng.randrange(len(SPARES))
-        path = self.image(SPARES[number])
-        node: Arguments = {
-            'driver': format_of(path), 'node-name': _ADDED[number],
-            'file': {'driver': 'file', 'filename': path},
-            **self.maybe(read_only=self.rng.random() < 0.3,
-                         discard='unmap')}
+        node = {**self.plain_node(self.rng.randrange(len(SPARES))),
+                **self.maybe(read_only=self.rng.random() < 0.3,
+                             discard='unmap')}
         if self.rng.random() < 0.2:
             node = {'driver': 'throttle', 'node-name': node.pop('node-name'),
                     'throttle-group': self.pick(('tg0', 'tg1')), 'file': node}
@@ -81,7 +83,7 @@ class Maker:
     def job(self) -> Arguments:
         """What most jobs take."""
         return {'job-id': self.pick(_JOBS),
-                **self.maybe(speed=self.pick((0, 65536, 1 << 20)),
+                **self.maybe(speed=self.pick((4096, 65536, 1 << 20)),
                              auto_finalize=self.rng.random() < 0.7,
                              auto_dismiss=self.rng.random() < 0.7)}
 
@@ -222,7 +224,8 @@ TABLE: list[tuple[int, str, _Maker]] = [
                            (2, 'dismiss'), (1, 'pause'), (1, 'resume'))),
     (1, 'query-jobs', lambda make: {}),
     # exports
-    (2, 'nbd-server-start', lambda make: {'addr': make.socket('nbd')}),
+    (2, 'nbd-server-start', lambda make: {
+        'addr': {'type': 'unix', 'data': {'path': make.socket('nbd')['path']}}}),
     (1, 'nbd-server-stop', lambda make: {}),
     (4, 'block-export-add', lambda make: {
         'id': make.pick(_EXPORTS), 'node-name': make.node(),
@@ -237,10 +240,10 @@ TABLE: list[tuple[int, str, _Maker]] = [
             {'type': 'user'}, {'type': 'hubport', 'hubid': 0}))}),
     (2, 'netdev_del', lambda make: {'id': make.pick(_NETDEVS)}),
     (2, 'set_link', lambda make: {
-        'name': make.pick(('nic0', 'frames', 'card', 'net1')),
+        'name': make.pick(('nic0', 'port1', 'card', 'net1')),
         'up': make.rng.random() < 0.7}),
     (3, 'announce-self', lambda make: {
-        'initial': 10, 'max': 50, 'rounds': 10, 'step': 10}),
+        'initial': 10, 'max': 50, 'rounds': 40, 'step': 10}),
     # migration, snapshots, dumps
     (4, 'migrate', lambda make: {'uri': make.uri()}),
     (2, 'migrate_cancel', lambda make: {}),

@@ -8,6 +8,8 @@ SPDX-License-Identifier: GPL-2.0-or-later
 import json
 import random
 import select
+import shutil
+import subprocess
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -30,13 +32,23 @@ _HISTORY = 50
 _LOOK = 8
 
 
+def _stacks(pid: int | None) -> str:
+    """Where the threads of a process are, if there is a debugger."""
+    if not shutil.which('gdb'):
+        return 'install gdb to see where it hangs'
+    return subprocess.run(['gdb', '-p', str(pid), '-batch', '-ex',
+                           'thread apply all backtrace 20'], check=False,
+                          stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True).stdout
+
+
 class Episode:
     """Carries out the steps."""
 
     def __init__(self, vm: Target, counts: Counter) -> None:
         self._vm = vm
         self._counts = counts
-        self._watch = Watch(vm)
+        self._watch = Watch(vm, counts)
         self._history: deque[str] = deque(maxlen=_HISTORY)
         self._began = time.monotonic()
         self._token = 'none'
@@ -44,8 +56,6 @@ class Episode:
         self._ending: list[Request] = []
         # the last event of the series says that it is quiesced
         self._announced = False
-        # a detached dump goes on
-        self._dumping = False
 
     def history(self) -> str:
         """The last commands and events."""
@@ -66,8 +76,6 @@ class Episode:
             if number % _LOOK == 0:
                 self._look()
         self._watch.end()
-        self._counts['looks'] += self._watch.looks
-        self._counts['times quiesced'] += self._watch.states
 
     def _note(self, text: str) -> None:
         self._history.append(f'{time.monotonic() - self._began:8.3f} {text}')
@@ -77,7 +85,7 @@ class Episode:
         # Upstream aborts when the VM is reset during a detached dump:
         # "invalid runstate transition: 'save-vm' -> 'prelaunch'".
         while (len(monitor.open) >= MAX_OPEN
-               or self._dumping and step.command == 'system_reset'):
+               or step.command == 'system_reset' and self._dumps()):
             self._pump(0.01)
         ends = ends_quiesced(step.command, step.arguments)
         if ends:
@@ -89,10 +97,15 @@ class Episode:
         text = f'{step.command} {json.dumps(arguments)}'
         self._note(f'{step.monitor} -> {text[:300]}')
         request = monitor.send(step.command, arguments)
-        if step.command == 'dump-guest-memory':
-            self._dumping = True
         if ends:
             self._ending.append(request)
+
+    def _dumps(self) -> bool:
+        """Does a dump that was asked for stop the VM?"""
+        return (self._vm.status() == 'save-vm'
+                or any(request.command == 'dump-guest-memory'
+                       for monitor in self._vm.monitors
+                       for request in monitor.open.values()))
 
     def _pump(self, seconds: float) -> None:
         """Take what comes in this time, and at least what is there now."""
@@ -110,7 +123,8 @@ class Episode:
         for monitor in monitors:
             if monitor.waiting_for() > _REPLY_LIMIT_S:
                 raise Failure('no reply for a minute: ' + ', '.join(
-                    request.command for request in monitor.open.values()))
+                    request.command for request in monitor.open.values())
+                    + f'\n{_stacks(self._vm.get_pid())}')
         if came and self._announced:
             self._look()
 
@@ -130,8 +144,6 @@ class Episode:
         if name == 'VM_QUIESCED':
             self._announced = True
             self._token = event['data']['token']
-        elif name == 'DUMP_COMPLETED':
-            self._dumping = False
         elif name in ('VM_UNQUIESCED', 'VM_QUIESCE_FAILED'):
             self._announced = False
 
@@ -141,8 +153,6 @@ class Episode:
         self._note(f'{number} <- {request.command}: {result[:200]}')
         self._counts[f'{"refused" if "error" in reply else "accepted"} '
                      f'{request.command}'] += 1
-        if request.command == 'dump-guest-memory' and 'error' in reply:
-            self._dumping = False
         if request.command == 'vm-quiesce' and 'return' in reply:
             self._token = reply['return']['token']
 
@@ -179,7 +189,7 @@ def run(vm: Target, template: Path, schema: Schema, rng: random.Random,
             expect(vm.exitcode() == 0, f'it ended with {vm.exitcode()}')
         except Exception as err:
             vm.shutdown(hard=True)
-            raise Failure(f'{err!r}\n{episode.history()}\n'
+            raise Failure(f'{type(err).__name__}: {err}\n{episode.history()}\n'
                           f'{(vm.get_log() or "")[-20000:]}') from err
         finally:
             for monitor in vm.monitors:

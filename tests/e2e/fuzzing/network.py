@@ -73,20 +73,22 @@ def packets_sent() -> int:
     return 0
 
 
+def _flood(path: Path, end: threading.Event) -> None:
+    """Send frames to one VM after the other, as each comes to listen."""
+    frame = struct.pack('>I', len(_FRAME)) + _FRAME
+    while not end.wait(_INTERVAL_S):
+        with contextlib.suppress(OSError), \
+             socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(path))
+            while not end.wait(_INTERVAL_S):
+                sock.sendall(frame)
+
+
 @contextlib.contextmanager
 def flood(path: Path) -> Iterator[None]:
-    """Send frames to the datagram socket at @path, whoever listens there."""
+    """Have frames come to the socket at @path all the time."""
     end = threading.Event()
-
-    def send() -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
-            while not end.wait(_INTERVAL_S):
-                # nobody listens yet, or nobody reads
-                with contextlib.suppress(OSError):
-                    sock.sendto(_FRAME, str(path))
-
-    thread = threading.Thread(target=send, daemon=True)
+    thread = threading.Thread(target=_flood, args=(path, end), daemon=True)
     thread.start()
     try:
         yield

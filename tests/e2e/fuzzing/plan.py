@@ -76,10 +76,17 @@ class _Plan:
         return self._send('vm-quiesce', reason='fuzz', **(
             {'deadline-ms': deadline} if deadline else {}))
 
+    def _prepare(self) -> Iterator[Step]:
+        """Nodes without which most block commands would be refused."""
+        for number in self._rng.sample(range(4), self._rng.randrange(4)):
+            yield self._send('blockdev-add', **self._make.plain_node(number))
+        yield Settle()
+
     def round(self) -> Iterator[Step]:
         """Once into the quiesced state, and out of it."""
         rng = self._rng
-        yield from self._some(12)
+        yield from self._prepare()
+        yield from self._some(14)
         yield self._quiesce()
         if rng.random() < 0.6:
             yield Settle()

@@ -14,10 +14,8 @@ from harness.guest import Guest
 from . import network
 from .monitor import Monitor
 
-_MIB = 1 << 20
-_DISK_SIZE = 8 * _MIB
-_SPARE_SIZE = 4 * _MIB
-_FORMATS = {'raw': 'raw', 'qcow2': 'qcow2'}
+# all alike, because jobs demand it
+_SIZE = 8 << 20
 DISKS = ('disk0.raw', 'disk1.qcow2', 'disk2.qcow2')
 # files that commands may open, and write to
 SPARES = ('x0.raw', 'x1.qcow2', 'x2.raw', 'x3.qcow2')
@@ -72,16 +70,17 @@ class Target(Guest):
                     '-device', f'pcie-root-port,id=rp{i},slot={i + 1}'))]
 
     def _network_args(self, with_tap: bool) -> list[str]:
-        args = ['-netdev', 'dgram,id=frames,local.type=unix,'
-                f'local.path={self.frames},remote.type=unix,'
-                f'remote.path={self.work}/nobody',
-                '-netdev', 'hubport,id=port1,hubid=0,netdev=frames',
-                '-netdev', 'hubport,id=port2,hubid=0',
-                '-device', 'virtio-net-pci,netdev=port2,id=nic0']
+        args = ['-netdev', 'hubport,id=port1,hubid=0',
+                '-device', 'virtio-net-pci,netdev=port1,id=nic0']
         if with_tap:
+            # A filter takes frames also while the VM is stopped.
             args += ['-netdev', f'tap,id=tap0,ifname={network.TAP},'
                      'script=no,downscript=no',
-                     '-netdev', 'hubport,id=port0,hubid=0,netdev=tap0']
+                     '-netdev', 'hubport,id=port0,hubid=0,netdev=tap0',
+                     '-chardev', f'socket,id=frames,path={self.frames},'
+                     'server=on,wait=off',
+                     '-object', 'filter-redirector,id=filter0,netdev=tap0,'
+                     'queue=rx,indev=frames']
         return args
 
     def make_images(self) -> None:
@@ -89,8 +88,7 @@ class Target(Guest):
         shutil.rmtree(self.images, ignore_errors=True)
         self.images.mkdir()
         for name in DISKS + SPARES:
-            image.create(self.images / name, format_of(name),
-                         _DISK_SIZE if name in DISKS else _SPARE_SIZE)
+            image.create(self.images / name, format_of(name), _SIZE)
 
     def connect(self) -> None:
         """Open the two monitors."""

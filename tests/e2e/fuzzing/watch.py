@@ -7,6 +7,7 @@ SPDX-License-Identifier: GPL-2.0-or-later
 
 import contextlib
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +62,10 @@ def _positions(vm: Target) -> dict[str, str]:
 class Watch:
     """Looks at a VM, as often as it is told to."""
 
-    def __init__(self, vm: Target) -> None:
+    def __init__(self, vm: Target, counts: Counter) -> None:
         self._vm = vm
+        self._counts = counts
         self._first: _State | None = None
-        self.looks = 0
-        self.states = 0
 
     def look(self) -> bool:
         """
@@ -77,12 +77,12 @@ class Watch:
                    'nobody has asked for that')
             return False
         now = _State.of(self._vm)
-        self.looks += 1
+        self._counts['looks'] += 1
         if self._first:
             changes = self._first.changes(now)
             expect(not changes, f'quiesced, but changed: {changes}')
         else:
-            self.states += 1
+            self._counts['times quiesced'] += 1
             self._first = now
             for path in self._vm.images.iterdir():
                 expect(not image.is_locked(path),
