@@ -155,7 +155,7 @@ TABLE: list[tuple[int, str, _Maker]] = [
     # the run state
     (4, 'stop', lambda make: {}),
     (10, 'cont', lambda make: {}),
-    (2, 'system_reset', lambda make: {}),
+    (1, 'system_reset', lambda make: {}),
     (2, 'system_powerdown', lambda make: {}),
     (2, 'system_wakeup', lambda make: {}),
     (2, 'inject-nmi', lambda make: {}),

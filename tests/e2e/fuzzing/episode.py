@@ -76,6 +76,8 @@ class Episode:
             if number % _LOOK == 0:
                 self._look()
         self._watch.end()
+        self._counts['writes'] += sum(count for count, *_ in
+                                      self._vm.writes())
 
     def _note(self, text: str) -> None:
         self._history.append(f'{time.monotonic() - self._began:8.3f} {text}')
@@ -183,7 +185,6 @@ def run(vm: Target, template: Path, schema: Schema, rng: random.Random,
         episode = Episode(vm, counts)
         try:
             vm.cmd('cont')
-            vm.begin_writing()
             episode.run(plan.episode(rng, schema, vm.work, commands))
             vm.shutdown(timeout=PATIENCE)
             expect(vm.exitcode() == 0, f'it ended with {vm.exitcode()}')

@@ -15,7 +15,9 @@ from .commands import TABLE, TOKEN, Maker
 from .schema import Schema
 
 _MALFORMED = 0.06
-_UNKNOWN_DEADLINE = (None, None, 1, 2, 10, 100, 5000)
+# A guest that boots writes nothing.
+_RESET = 0.04
+_DEADLINES = (None, None, 1, 2, 10, 100, 5000)
 
 
 @dataclass
@@ -69,7 +71,7 @@ class _Plan:
                 yield Settle()
 
     def _quiesce(self) -> Send:
-        deadline = self._rng.choice(_UNKNOWN_DEADLINE)
+        deadline = self._rng.choice(_DEADLINES)
         if self._rng.random() < 0.15:
             return self._send('human-monitor-command', **{
                 'command-line': f'quiesce fuzz {deadline or 5000}'})
@@ -85,6 +87,7 @@ class _Plan:
     def round(self) -> Iterator[Step]:
         """Once into the quiesced state, and out of it."""
         rng = self._rng
+        yield Pause(rng.choice((0, 0.05, 0.2, 0.3)))
         yield from self._prepare()
         yield from self._some(14)
         yield self._quiesce()
@@ -95,9 +98,9 @@ class _Plan:
         if rng.random() < 0.8:
             yield Settle()
         yield self._send('vm-unquiesce', token=TOKEN)
-        if rng.random() < 0.3:
+        if rng.random() < _RESET:
             yield Settle()
-            # what guest and host have asked for may need it before `cont`
+            # a VM that was shut down needs it before `cont`
             yield self._send('system_reset')
         yield self._send('cont')
 

@@ -6,10 +6,12 @@ SPDX-License-Identifier: GPL-2.0-or-later
 """
 
 import shutil
+import time
 from pathlib import Path
 
 from harness import image
-from harness.guest import Guest
+from harness.guest import PATIENCE, Guest
+from harness.tap import expect
 
 from . import network
 from .monitor import Monitor
@@ -101,13 +103,15 @@ class Target(Guest):
             self._answered = ready
             self.channel.send(_RECORDER)
 
-    def begin_writing(self) -> None:
-        """Have a guest that was loaded write."""
-        self.channel.send(_RECORDER)
-
     def make_template(self, path: Path) -> None:
-        """Save a guest that has booted with empty disks."""
+        """Save a guest that writes to empty disks."""
         self.make_images()
         with self:
             self.boot()
+            self.keep_writing()
+            deadline = time.monotonic() + PATIENCE
+            while not all(count for count, *_ in self.writes()):
+                expect(time.monotonic() < deadline,
+                       'the guest does not write to each disk')
+                time.sleep(0.05)
             self.save(path)
