@@ -79,6 +79,11 @@ class _Segment(Chain):
                    default=0)
         return used > self._rig.disk_size // STREAMS // RECORD * 2 // 3
 
+    def log(self) -> str:
+        """End the VM at once; what it has printed."""
+        self._vm.shutdown(hard=True)
+        return (self._vm.get_log() or '')[-10000:]
+
     def finish(self) -> str:
         """Quiesce a last time, and check the whole disk; the result."""
         self._vm.wait_for_progress(STREAMS)
@@ -248,7 +253,8 @@ def chain(rig: Rig, controller: Controller, fmt: str, seed: str, rounds: int,
                 try:
                     segment.round(random.Random(f'{seed}/{number}'))
                 except Failure as failure:
-                    raise Failure(f'round {number}: {failure}') from failure
+                    raise Failure(f'round {number}: {failure}\n'
+                                  f'{segment.log()}') from failure
                 number += 1
                 counts['rounds'] += 1
             found = segment.finish()

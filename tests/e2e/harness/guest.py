@@ -20,7 +20,7 @@ from .tap import Failure, expect
 from qemu.machine import QEMUMachine    # pylint: disable=wrong-import-order
 
 # No promise is about time: this only ends a test that hangs.
-PATIENCE = 90
+PATIENCE = 90.0
 
 
 @dataclass(frozen=True)
@@ -248,14 +248,17 @@ class Guest(QEMUMachine):
         to be @late, another one came before and is of no interest.
         """
         names = ['VM_QUIESCED'] + ([] if late else ['VM_QUIESCE_FAILED'])
-        event = None
-        with contextlib.suppress(TimeoutError):
-            event = self.events_wait(
-                [(name, {'data': {'token': token}}) for name in names],
-                PATIENCE)
-        if not event:
-            raise Failure(f'no {" or ".join(names)} in {PATIENCE} s')
-        return event
+        wanted = [(name, {'data': {'token': token}}) for name in names]
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            # nobody tells who waits for an event that QEMU has ended
+            expect(self.is_running(), 'QEMU has ended')
+            with contextlib.suppress(TimeoutError):
+                # only a float is taken for a time limit
+                event = self.events_wait(wanted, 1.0)
+                assert event
+                return event
+        raise Failure(f'no {" or ".join(names)} in {PATIENCE} s')
 
     def writes(self) -> list[tuple[int, int, int]]:
         """What QEMU itself counts: writes, their bytes, and flushes."""
