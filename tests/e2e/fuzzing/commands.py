@@ -226,8 +226,8 @@ TABLE: list[tuple[int, str, _Maker]] = [
                            (2, 'dismiss'), (1, 'pause'), (1, 'resume'))),
     (1, 'query-jobs', lambda make: {}),
     # exports
-    (2, 'nbd-server-start', lambda make: {
-        'addr': {'type': 'unix', 'data': {'path': make.socket('nbd')['path']}}}),
+    (2, 'nbd-server-start', lambda make: {'addr': {
+        'type': 'unix', 'data': {'path': make.socket('nbd')['path']}}}),
     (1, 'nbd-server-stop', lambda make: {}),
     (4, 'block-export-add', lambda make: {
         'id': make.pick(_EXPORTS), 'node-name': make.node(),
