@@ -135,6 +135,13 @@ class _Segment(Chain):
                 return vm.await_quiesced(answer['return']['token'])
         return vm.await_outcome(token, late=True)
 
+    def _cont(self, vm: Guest) -> None:
+        vm.cmd('cont')
+        # With an iothread, the I/O of an unpatched QEMU's guest may stand
+        # still for good after stop, cont, and stop and cont at once.
+        if any('iothread=' in arg for arg in self._disk.controller.args):
+            vm.wait_for_progress(1)
+
     def _asked_twice(self, vm: Guest) -> dict:
         token = vm.cmd('vm-quiesce', reason='soak')['token']
         answer = vm.qmp('vm-quiesce', {'reason': 'impatience'})
@@ -148,7 +155,7 @@ class _Segment(Chain):
 
     def _right_after_cont(self, vm: Guest) -> dict:
         vm.cmd('stop')
-        vm.cmd('cont')
+        self._cont(vm)
         time.sleep(self._rng.choice((0, 0, 0.001, 0.005)))
         return vm.quiesce()
 
@@ -222,7 +229,7 @@ class _Segment(Chain):
             self._serves = False
         if rng.random() < 0.5:
             time.sleep(rng.uniform(0, 0.02))
-        vm.cmd('cont')
+        self._cont(vm)
         if rng.random() < 0.3:
             vm.wait_for_progress(STREAMS)
 
