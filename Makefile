@@ -17,12 +17,13 @@ TOOLS := qemu-system-x86_64 qemu-img qemu-io qemu-nbd qemu-storage-daemon
 
 .PHONY: all upstream asan demo check check-full check-series check-unit \
 	check-qtest check-e2e check-faults check-soak check-fuzz check-libvirt \
-	failure-table bench-quiesce lint bisect-check tree fold series rebase range-diff clean help packages
+	failure-table bench-quiesce lint bisect-check tree fold series rebase \
+	range-diff clean help packages
 .NOTPARALLEL:
 
-# Compile $(2) into build/$(1)qemu; link the tools to build/$(1)bin.
+# Compile build/$(1)src into build/$(1)qemu; link the tools to build/$(1)bin.
 define compile
-	@scripts/build-qemu.sh $(2) build/$(1)qemu
+	@scripts/build-qemu.sh build/$(1)src build/$(1)qemu
 	@mkdir -p build/$(1)bin
 	@for tool in $(TOOLS); do \
 		case $$tool in \
@@ -35,17 +36,22 @@ endef
 
 all: packages
 	@$(SERIES) source
-	$(call compile,,build/src)
+	$(call compile,)
 
 upstream: packages
 	@$(SERIES) upstream-source
-	$(call compile,upstream/,build/upstream/src)
+	$(call compile,upstream/)
 
-# With AddressSanitizer and UndefinedBehaviorSanitizer.
-asan: override CONFIGURE_ARGS += --enable-asan --enable-ubsan
-asan: packages
-	@$(SERIES) source
-	$(call compile,asan/,build/src)
+# With AddressSanitizer and UndefinedBehaviorSanitizer; the tools are without.
+asan: all
+	@CONFIGURE_ARGS='$(CONFIGURE_ARGS) --enable-asan --enable-ubsan \
+		--disable-werror' scripts/build-qemu.sh build/src build/asan/qemu \
+		qemu-system-x86_64 $$($(SERIES) tests)
+	@mkdir -p build/asan/bin
+	@ln -sfn ../qemu/qemu-system-x86_64 build/asan/bin/qemu-system-x86_64
+	@for tool in $(filter-out qemu-system-x86_64,$(TOOLS)); do \
+		ln -sfn ../../bin/$$tool build/asan/bin/$$tool; \
+	done
 
 packages:
 	@scripts/packages.sh
@@ -107,6 +113,7 @@ clean:
 help:
 	@echo 'make [all]         patched QEMU: build/bin/'
 	@echo 'make upstream      unpatched QEMU: build/upstream/bin/'
+	@echo 'make asan          QEMU with sanitizers: build/asan/bin/'
 	@echo 'make demo          the main job, told to a person'
 	@echo 'make check         all tests: series unit qtest e2e faults soak'
 	@echo '                   fuzz libvirt'

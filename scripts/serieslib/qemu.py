@@ -18,7 +18,7 @@ def compile_source(source, build, targets=(), **run):
                           **run)
 
 
-def run_test(build, test, verbose=False):
+def run_test(build, test, verbose=False, environment=None):
     """Run one unit test or qtest, as `meson test` would; return a Count."""
     build = Path(build).absolute()
     env = dict(os.environ,
@@ -28,6 +28,6 @@ def run_test(build, test, verbose=False):
                QTEST_QEMU_IMG=str(build / 'qemu-img'),
                QTEST_QEMU_STORAGE_DAEMON_BINARY=str(
                    build / 'storage-daemon/qemu-storage-daemon'),
-               PYTHON='/usr/bin/python3')
+               PYTHON='/usr/bin/python3') | (environment or {})
     return tap.run(test.rpartition('/')[2], [build / test, '--tap', '-k'],
                    TEST_TIMEOUT, verbose, cwd=build, env=env)

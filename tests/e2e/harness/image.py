@@ -11,14 +11,17 @@ import mmap
 import os
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from .paths import QEMU_BIN
+from .tap import expect
 
 # struct flock and the command of <fcntl.h>; Python has no name for the latter
 _FLOCK = struct.Struct('hhqqi4x')
 _F_OFD_GETLK = 36
+_HOLDER_PATIENCE = 30
 
 
 def create(path: Path, fmt: str, size: int,
@@ -52,6 +55,36 @@ def is_locked(path: Path) -> bool:
             if _FLOCK.unpack(answer)[0] != fcntl.F_UNLCK:
                 return True
     return False
+
+
+@contextlib.contextmanager
+def held(path: Path, fmt: str) -> Iterator[None]:
+    """Another process has the image open, and its locks for writing."""
+    with subprocess.Popen([QEMU_BIN / 'qemu-io', '-f', fmt, path],
+                          stdin=subprocess.PIPE,
+                          stdout=subprocess.DEVNULL) as holder:
+        try:
+            deadline = time.monotonic() + _HOLDER_PATIENCE
+            while not is_locked(path):
+                expect(holder.poll() is None and time.monotonic() < deadline,
+                       'qemu-io cannot open the image')
+                time.sleep(0.002)
+            yield
+        finally:
+            holder.communicate()    # it ends at the end of its input
+
+
+@contextlib.contextmanager
+def reading(url: str) -> Iterator[subprocess.Popen]:
+    """A process that reads an export, as fast as it can, until an error."""
+    with subprocess.Popen([QEMU_BIN / 'qemu-img', 'bench', '-f', 'raw',
+                           '-c', '1000000000', '-d', '4', url],
+                          stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as reader:
+        try:
+            yield reader
+        finally:
+            reader.kill()
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ A QEMU process under the control of a test, whatever runs in it.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 
+import contextlib
+import time
 from pathlib import Path
 
 from .paths import QEMU_BIN, SYSTEM
@@ -12,7 +14,7 @@ from .tap import Failure, expect
 from qemu.machine import QEMUMachine    # pylint: disable=wrong-import-order
 
 # No promise is about time: this only ends a test that hangs.
-PATIENCE = 90
+PATIENCE = 90.0
 
 
 class Machine(QEMUMachine):
@@ -43,16 +45,28 @@ class Machine(QEMUMachine):
 
     def await_quiesced(self, token: str) -> dict:
         """The VM_QUIESCED event of this token."""
-        try:
-            event = self.events_wait(
-                [('VM_QUIESCED', {'data': {'token': token}}),
-                 ('VM_QUIESCE_FAILED', None)], PATIENCE)
-        except TimeoutError:
-            raise Failure('neither VM_QUIESCED nor VM_QUIESCE_FAILED in '
-                          f'{PATIENCE} s') from None
+        event = self.await_outcome(token)
         expect(event['event'] == 'VM_QUIESCED', event)
         self.quiesced_ms = max(self.quiesced_ms, event['data']['duration-ms'])
         return event
+
+    def await_outcome(self, token: str, late: bool = False) -> dict:
+        """
+        The event of this token that says how an attempt went. If it is known
+        to be @late, another one came before and is of no interest.
+        """
+        names = ['VM_QUIESCED'] + ([] if late else ['VM_QUIESCE_FAILED'])
+        wanted = [(name, {'data': {'token': token}}) for name in names]
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            # nobody tells who waits for an event that QEMU has ended
+            expect(self.is_running(), 'QEMU has ended')
+            with contextlib.suppress(TimeoutError):
+                # only a float is taken for a time limit
+                event = self.events_wait(wanted, 1.0)
+                assert event
+                return event
+        raise Failure(f'no {" or ".join(names)} in {PATIENCE} s')
 
     def unquiesce(self, event: dict) -> None:
         """Undo the quiesce that has sent this event; the VM is paused."""

@@ -11,22 +11,25 @@ from . import image
 from .guest import Controller, Disk, Guest
 
 STREAMS = 4
-_DISK_SIZE = 128 << 20
+DISK_SIZE = 128 << 20
 
 
 class Rig:
     """Makes disks and saved guests in a directory."""
 
-    def __init__(self, work: Path, accel: str = 'tcg') -> None:
+    def __init__(self, work: Path, accel: str = 'tcg',
+                 disk_size: int = DISK_SIZE) -> None:
         self.work = work
+        self.disk_size = disk_size
         self.accel = accel
         self.direct = image.supports_direct_io(work)
         self._templates: dict[Controller, Path] = {}
 
     def disk(self, controller: Controller, fmt: str,
-             name: str = 'disk', size: int = _DISK_SIZE) -> Disk:
+             name: str = 'disk', size: int | None = None) -> Disk:
         """A new, empty disk."""
-        path = image.create(self.work / f'{name}.{fmt}', fmt, size)
+        path = image.create(self.work / f'{name}.{fmt}', fmt,
+                            size or self.disk_size)
         return Disk(path, fmt, controller, self.direct)
 
     def template(self, controller: Controller) -> Path:

@@ -1,0 +1,1 @@
+"""What ../fuzz is made of: the plan, the VM, its monitors, the invariants."""
