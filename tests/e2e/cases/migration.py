@@ -24,6 +24,7 @@ import time
 
 from harness import image, ports
 from harness.machine import PATIENCE
+from harness.process import until
 from harness.rig import Rig
 from harness.table import Case, Row
 from harness.tap import Failure, expect, note
@@ -269,9 +270,7 @@ def _postcopy(rig: Rig) -> Row:
         pair.source.cmd('migrate-start-postcopy')
         await_migration(pair.source, 'postcopy-active')
         error = _refused(pair.source, 'postcopy')
-        deadline = time.monotonic() + PATIENCE
-        while pair.target.status() != 'running':
-            expect(time.monotonic() < deadline, 'postcopy does not run')
+        until(lambda: pair.target.status() == 'running', 'postcopy runs')
         expect(_refused(pair.target, 'postcopy') == error,
                'the reasons differ')
         expect(_migration(pair.source) == 'postcopy-active',

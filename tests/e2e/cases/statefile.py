@@ -15,12 +15,12 @@ SPDX-License-Identifier: GPL-2.0-or-later
 """
 
 import subprocess
-import time
 from pathlib import Path
 
 from harness import image
 from harness.machine import PATIENCE
 from harness.paths import QEMU_UPSTREAM_BIN, SYSTEM
+from harness.process import until
 from harness.refusals import abuse, refusal
 from harness.rig import Rig
 from harness.table import Case, Row
@@ -62,9 +62,7 @@ def _restored(rig: Rig) -> Row:
         pair.source = vm = pair.new('restored', '-incoming', f'file:{path}')
         vm.launch()
         await_migration(vm, 'completed')
-        deadline = time.monotonic() + PATIENCE
-        while vm.status() == 'inmigrate':
-            expect(time.monotonic() < deadline, 'it is not loaded')
+        until(lambda: vm.status() != 'inmigrate', 'it is loaded')
         state = vm.cmd('query-vm-quiesce')
         expect(vm.status() == state['phase'] == 'quiesced',
                f'loaded, it is {vm.status()}, {state}')

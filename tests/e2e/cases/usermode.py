@@ -18,6 +18,7 @@ import time
 from harness.guest import Guest
 from harness.machine import PATIENCE
 from harness.netns import namespace
+from harness.process import until
 from harness.rig import Rig
 from harness.table import Case, Row
 from harness.tap import expect, note
@@ -76,6 +77,13 @@ def _settled(receivers: list[_Receiver]) -> list[int]:
     return now
 
 
+def _await_flow(receivers: list[_Receiver]) -> None:
+    """Wait until more comes on each."""
+    for receiver in receivers:
+        goal = receiver.read + 100_000
+        until(lambda: receiver.take() >= goal, 'more is received')
+
+
 def _queued(rig: Rig) -> Row:
     with namespace(), socket.create_server(('127.0.0.1', _OUT)) as server, \
          Guest(rig.work, args=[
@@ -88,28 +96,20 @@ def _queued(rig: Rig) -> Row:
         sockets = [server.accept()[0],
                    socket.create_connection(('127.0.0.1', _IN))]
         receivers = [_Receiver(sock) for sock in sockets]
-        for receiver in receivers:
-            before = receiver.read
-            while receiver.take() < before + 100_000:
-                time.sleep(0.01)
+        _await_flow(receivers)
         for _ in range(2):
             left = _settled(receivers)
             event = vm.quiesce()
             for receiver, bytes_left in zip(receivers, left):
-                deadline = time.monotonic() + PATIENCE
-                while receiver.take() < bytes_left:
-                    expect(time.monotonic() < deadline, 'bytes are lost')
-                    time.sleep(0.01)
+                until(lambda: receiver.take() >= bytes_left,
+                      'all that has left is read')
             time.sleep(_SETTLE_S)
             more = [receiver.take() - bytes_left
                     for receiver, bytes_left in zip(receivers, left)]
             expect(more == [0, 0], f'{more} bytes more in state quiesced')
             vm.unquiesce(event)
             vm.cmd('cont')
-            for receiver in receivers:
-                before = receiver.read
-                while receiver.take() < before + 100_000:
-                    time.sleep(0.01)
+            _await_flow(receivers)
         note(f'had left at the last quiesce: {left}')
         for sock in sockets:
             sock.close()

@@ -9,15 +9,14 @@ import array
 import fcntl
 import os
 import socket
-import subprocess
 import termios
-import time
 from collections import Counter
 from pathlib import Path
 
 from .netns import Interface, bring_up
 from .paths import BRIDGE
-from .tap import Skip, expect
+from .process import Process
+from .tap import Skip
 
 GUEST, FLOOD = b'<from-the-guest>', b'<from-another-vm>'
 # an announcement is a reverse ARP request, of the guest's address
@@ -154,15 +153,10 @@ class VhostUser(_ToSocket):
         if not BRIDGE.exists():
             raise Skip(f'{BRIDGE} is not there')
         self._path = path
-        self.bridge = subprocess.Popen(
-            ('setpriv', '--pdeathsig', 'KILL', BRIDGE, '-u', path,
-             '-l', '127.0.0.1:4002', '-r', f'127.0.0.1:{PORT}'),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while not path.exists():
-            expect(time.monotonic() < deadline, 'no vhost-user-bridge')
-            time.sleep(0.001)
+        self.bridge = Process(
+            [BRIDGE, '-u', path, '-l', '127.0.0.1:4002',
+             '-r', f'127.0.0.1:{PORT}'], Path('/dev/null'))
+        self.bridge.await_file(path)
 
     def args(self) -> list[str]:
         return ['-chardev', f'socket,id=bridge,path={self._path}',
@@ -170,9 +164,7 @@ class VhostUser(_ToSocket):
 
     def close(self) -> None:
         super().close()
-        # SIGKILL ends a stopped process, too
-        self.bridge.kill()
-        self.bridge.wait()
+        self.bridge.end()
         self._path.unlink(missing_ok=True)
 
 
