@@ -48,7 +48,7 @@ static VMQuiesceResult migration_quiesce_poll(VMQuiesceParticipant *p,
 
 static VMQuiesceParticipant migration_participant = {
     .name = "migration",
-    .order = VM_QUIESCE_ORDER_BACKENDS,
+    .order = VM_QUIESCE_ORDER_MIGRATION,
     .stop = migration_quiesce_stop,
     .poll = migration_quiesce_poll,
 };

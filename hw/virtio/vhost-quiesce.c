@@ -36,10 +36,11 @@ static char *device_name(struct vhost_dev *hdev)
 
 /* A connection to a vhost-user back end; main thread only */
 typedef struct Connection {
-    /* Only compared */
     CharFrontend *chr;
     /* One of its devices; used only while it is in the list of devices */
     struct vhost_dev *hdev;
+    /* Rings have been told to stop */
+    bool told;
     /* Answers that have not come; 0 when the connection is lost, too */
     unsigned awaited;
     /* Source that waits for them, or 0 */
@@ -80,6 +81,26 @@ bool vhost_user_quiesce_wait(CharFrontend *chr)
     return false;
 }
 
+static bool is_vhost_user(struct vhost_dev *hdev)
+{
+    return hdev->started &&
+           hdev->vhost_ops->backend_type == VHOST_BACKEND_TYPE_USER;
+}
+
+/* Devices with several queue pairs share a connection */
+static unsigned stop_rings(CharFrontend *chr)
+{
+    struct vhost_dev *hdev = NULL;
+    unsigned n = 0;
+
+    while ((hdev = vhost_dev_next(hdev))) {
+        if (is_vhost_user(hdev) && vhost_user_quiesce_connection(hdev) == chr) {
+            n += vhost_user_quiesce_stop_rings(hdev);
+        }
+    }
+    return n;
+}
+
 static gboolean connection_ready(void *do_not_use, GIOCondition cond,
                                  void *data)
 {
@@ -88,52 +109,58 @@ static gboolean connection_ready(void *do_not_use, GIOCondition cond,
 
     /* If the connection is lost, there will be nobody to wait for */
     if (!is_listed(c->hdev) || !vhost_user_quiesce_answer(c->hdev)) {
-        c->awaited = 1;
+        c->awaited = 0;
+        c->told = true;
+    } else {
+        c->awaited--;
     }
-    if (--c->awaited) {
+    if (!c->told) {
+        c->told = true;
+        c->awaited = stop_rings(c->chr);
+    }
+    if (c->awaited) {
         return G_SOURCE_CONTINUE;
     }
     c->watch = 0;
     return G_SOURCE_REMOVE;
 }
 
-static void connection_await(struct vhost_dev *hdev, CharFrontend *chr,
-                             unsigned rings)
+static bool is_connected(CharFrontend *chr)
 {
-    Connection new = { .chr = chr, .hdev = hdev, .awaited = rings };
     guint i;
 
-    /* Devices with several queue pairs share a connection */
     for (i = 0; i < connections->len; i++) {
-        Connection *c = &g_array_index(connections, Connection, i);
-
-        if (c->chr == chr) {
-            c->awaited += rings;
-            return;
+        if (g_array_index(connections, Connection, i).chr == chr) {
+            return true;
         }
     }
-    new.watch = qemu_chr_fe_add_watch(chr, G_IO_IN | G_IO_HUP,
-                                      connection_ready, GUINT_TO_POINTER(i));
-    g_array_append_val(connections, new);
+    return false;
 }
 
-static void stop_rings(void)
+/*
+ * A ring is told to stop when the back end has answered something else, as in
+ * vhost_dev_stop(): it has seen kicks from before then.  Back ends are known
+ * that crash if they see one together with the order to stop.
+ */
+static void ask_back_ends(void)
 {
     struct vhost_dev *hdev = NULL;
 
     connections = g_array_new(false, false, sizeof(Connection));
     while ((hdev = vhost_dev_next(hdev))) {
-        CharFrontend *chr;
-        unsigned rings;
+        Connection c = { .hdev = hdev, .awaited = 1 };
 
-        if (!hdev->started ||
-            hdev->vhost_ops->backend_type != VHOST_BACKEND_TYPE_USER) {
+        if (!is_vhost_user(hdev)) {
             continue;
         }
-        chr = vhost_user_quiesce_begin(hdev, &rings);
-        if (chr && rings) {
-            connection_await(hdev, chr, rings);
+        c.chr = vhost_user_quiesce_connection(hdev);
+        if (is_connected(c.chr) || !vhost_user_quiesce_ask(hdev)) {
+            continue;
         }
+        c.watch = qemu_chr_fe_add_watch(c.chr, G_IO_IN | G_IO_HUP,
+                                        connection_ready,
+                                        GUINT_TO_POINTER(connections->len));
+        g_array_append_val(connections, c);
     }
 }
 
@@ -142,7 +169,7 @@ static VMQuiesceResult vhost_quiesce_drain(Error **errp)
     guint i;
 
     if (!connections) {
-        stop_rings();
+        ask_back_ends();
     }
 
     for (i = 0; i < connections->len; i++) {

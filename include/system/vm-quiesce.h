@@ -27,12 +27,14 @@ typedef enum VMQuiesceResult {
 /**
  * VMQuiesceOrder: Order of the participants within a phase.
  *
- * vCPUs come first: they stop at once, whatever the others wait for, and
- * devices' back ends are stopped before their work is checked and flushed.
- * Block nodes come last: they are undone first, and theirs is the only undo()
- * that can fail.
+ * An outgoing migration comes first: what it sends must not be that the VM was
+ * stopped, which it is for quiescing only.  vCPUs are next: they stop at once,
+ * whatever the others wait for, and devices' back ends are stopped before their
+ * work is checked and flushed.  Block nodes come last: they are undone first,
+ * and theirs is the only undo() that can fail.
  */
 typedef enum VMQuiesceOrder {
+    VM_QUIESCE_ORDER_MIGRATION,
     VM_QUIESCE_ORDER_VCPUS,
     VM_QUIESCE_ORDER_BACKENDS,
     VM_QUIESCE_ORDER_BLOCK,

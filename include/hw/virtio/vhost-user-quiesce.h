@@ -15,18 +15,28 @@
 #include "chardev/char-fe.h"
 #include "hw/virtio/vhost.h"
 
-/**
- * vhost_user_quiesce_begin: Tell a back end to stop the rings of a device.
- * @dev: a started device
- * @rings: number of answers that will come
- *
- * Returns: the connection, which must not be used until all answers have been
- * read; or NULL if it is down.
- */
-CharFrontend *vhost_user_quiesce_begin(struct vhost_dev *dev, unsigned *rings);
+/** vhost_user_quiesce_connection: The connection that a device uses. */
+CharFrontend *vhost_user_quiesce_connection(struct vhost_dev *dev);
 
 /**
- * vhost_user_quiesce_answer: Read one answer, for whichever ring it is.
+ * vhost_user_quiesce_ask: Ask a back end something harmless.
+ *
+ * Returns: false if the connection is down; else one answer will come, before
+ * which the connection must not be used.
+ */
+bool vhost_user_quiesce_ask(struct vhost_dev *dev);
+
+/**
+ * vhost_user_quiesce_stop_rings: Tell a back end to stop the rings of a device.
+ * @dev: a started device
+ *
+ * Returns: number of answers that will come, before which the connection must
+ * not be used.
+ */
+unsigned vhost_user_quiesce_stop_rings(struct vhost_dev *dev);
+
+/**
+ * vhost_user_quiesce_answer: Read one answer, whichever it is.
  * @dev: any device on the connection
  *
  * Returns: false if there is none to read any more.
