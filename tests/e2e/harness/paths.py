@@ -42,8 +42,8 @@ def require(*paths: Path) -> None:
                      'QEMU_BIN, QEMU_UPSTREAM_BIN, QEMU_PYTHON')
 
 
-def build_guest() -> None:
-    """Make the guest's kernel and initramfs, unless they are up to date."""
+def build_guest(*options: str) -> None:
+    """Make the guests, unless they are up to date."""
     build = REPO / 'tests' / 'e2e' / 'guest' / 'build'
-    if subprocess.run([build, GUEST], check=False).returncode:
+    if subprocess.run([build, GUEST, *options], check=False).returncode:
         sys.exit('the guest image cannot be built')
