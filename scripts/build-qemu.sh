@@ -20,7 +20,7 @@ features="
 # What a source package does not carry comes from Debian's packages.
 firmware="/usr/share/qemu /usr/share/seabios /usr/lib/ipxe/qemu"
 tools="qemu-system-x86_64 qemu-img qemu-io qemu-nbd
-    storage-daemon/qemu-storage-daemon"
+    storage-daemon/qemu-storage-daemon tests/vhost-user-bridge"
 
 top=$(cd "$(dirname "$0")/.." && pwd)
 cache=${SERIES_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qemu-failsafe}

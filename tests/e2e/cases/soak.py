@@ -24,7 +24,6 @@ import contextlib
 import random
 import time
 from collections import Counter
-from pathlib import Path
 
 from harness import image
 from harness.chain import Chain

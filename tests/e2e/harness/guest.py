@@ -4,7 +4,6 @@ A Linux guest in a QEMU process, its disk, and its channel to the host.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 
-import contextlib
 import os
 import socket
 import threading
