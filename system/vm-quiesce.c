@@ -354,6 +354,9 @@ void qmp_vm_unquiesce(const char *token, Error **errp)
     if (runstate_check(RUN_STATE_QUIESCED)) {
         runstate_set(RUN_STATE_PAUSED);
     }
+    /* A paused VM does not get into run state 'shutdown' any more */
+    quiesce_id.needs_reset |=
+        shutdown_caused_by_guest(qemu_shutdown_requested_get());
     vm_quiesce.restored = false;
     qatomic_set(&vm_quiesce.active, false);
     trace_vm_quiesce_undone(token);

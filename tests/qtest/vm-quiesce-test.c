@@ -557,6 +557,25 @@ static char *gdb_command(int fd, const char *packet)
     return g_strdup(reply->str);
 }
 
+/* The guest believes to be off: it must not go on behind that */
+static void test_pending_power_off(void)
+{
+    QTestState *qts = qtest_init("-machine pc -no-shutdown");
+    g_autofree char *token = vmq_quiesce(qts);
+
+    pm1_control(qts, SUS_EN | SUS_TYP_SOFT_OFF);
+    vmq_assert_status(qts, "quiesced");
+    vmq_unquiesce(qts, token);
+    qtest_qmp_eventwait(qts, "SHUTDOWN");
+    vmq_assert_error(qtest_qmp(qts, "{ 'execute': 'cont' }"),
+                     "Resetting the Virtual Machine is required");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'system_reset' }");
+    qtest_qmp_eventwait(qts, "RESET");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    vmq_assert_status(qts, "running");
+    qtest_quit(qts);
+}
+
 static void test_gdb(void)
 {
     static const char *const refused[] = {
@@ -818,6 +837,8 @@ int main(int argc, char **argv)
     qtest_add_func("vm-quiesce/refused/qom-set", test_refused_qom_set);
     qtest_add_func("vm-quiesce/refused/gdb", test_gdb);
     qtest_add_func("vm-quiesce/refused/pending", test_pending_guest_requests);
+    qtest_add_func("vm-quiesce/refused/pending-power-off",
+                   test_pending_power_off);
     qtest_add_func("vm-quiesce/post-mortem", test_post_mortem);
     qtest_add_func("vm-quiesce/quit", test_quit);
     qtest_add_func("vm-quiesce/sigterm", test_sigterm);
