@@ -9,6 +9,7 @@
 #include "migration/misc.h"
 #include "migration/vm-quiesce.h"
 #include "qapi/error.h"
+#include "system/runstate.h"
 #include "system/vm-quiesce.h"
 
 bool migration_quiesce_possible(Error **errp)
@@ -42,6 +43,15 @@ static VMQuiesceResult migration_quiesce_poll(VMQuiesceParticipant *p,
     if (migration_is_running()) {
         error_setg(errp, "the outgoing migration has not ended");
         return VM_QUIESCE_BUSY;
+    }
+    /*
+     * The migration thread may not have come to that yet.  Where the VM is now
+     * must be known before it is quiesced.
+     */
+    if (runstate_check(RUN_STATE_FINISH_MIGRATE)) {
+        runstate_set(migrate_get_current()->state ==
+                     MIGRATION_STATUS_COMPLETED ? RUN_STATE_POSTMIGRATE
+                                                : RUN_STATE_PAUSED);
     }
     return VM_QUIESCE_DONE;
 }

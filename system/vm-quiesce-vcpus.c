@@ -11,7 +11,6 @@
 
 #include "qemu/osdep.h"
 #include "hw/core/cpu.h"
-#include "migration/misc.h"
 #include "qapi/error.h"
 #include "qapi/qapi-events-run-state.h"
 #include "system/cpu-timers.h"
@@ -69,25 +68,14 @@ static VMQuiesceResult vcpus_quiesce_poll_stop(Error **errp)
         }
     }
 
-    switch (runstate_get()) {
-    case RUN_STATE_FINISH_MIGRATE:
-        /* The migration that is being cancelled will come back from there */
-        if (migration_is_running()) {
-            error_setg(errp, "migration has not ended");
-            return VM_QUIESCE_BUSY;
-        }
-        break;
-    case RUN_STATE_SAVE_VM:
+    if (runstate_check(RUN_STATE_SAVE_VM)) {
         /* It would start the VM again when it ends */
         if (qemu_system_dump_in_progress()) {
             error_setg(errp, "a memory dump has not ended");
             return VM_QUIESCE_BUSY;
         }
-        break;
-    default:
-        return VM_QUIESCE_DONE;
+        runstate_set(RUN_STATE_PAUSED);
     }
-    runstate_set(RUN_STATE_PAUSED);
     return VM_QUIESCE_DONE;
 }
 

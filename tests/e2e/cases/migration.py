@@ -158,6 +158,7 @@ def _await_end(vm: Tiny) -> None:
 
 def _cancelled(pair: Pair, event: dict) -> None:
     """The destination has not run, and the source can go on."""
+    expect(event['data']['previous-status'] != 'postmigrate', event)
     _await_end(pair.target)
     expect(not image.is_locked(pair.disk.image), 'the image is locked')
     pair.source.unquiesce(event)
@@ -167,7 +168,8 @@ def _cancelled(pair: Pair, event: dict) -> None:
 
 
 def _completed(pair: Pair, event: dict) -> None:
-    """The destination has the guest; it is the next source."""
+    """The destination has the guest, as is told; it is the next source."""
+    expect(event['data']['previous-status'] == 'postmigrate', event)
     deadline = time.monotonic() + PATIENCE
     while (status := pair.target.status()) != 'running':
         expect(time.monotonic() < deadline,
