@@ -14,6 +14,8 @@ _RESULT = re.compile(r'^(not )?ok\b(?: +\d+)?(?:[ -]+)?(.*?)'
                      r'(?: *# *SKIP\b:? *(.*))?$', re.I)
 _PLAN = re.compile(r'^1\.\.(\d+)(?: *# *SKIP\S* *(.*))?$', re.I)
 _PR_SET_CHILD_SUBREAPER = 36
+# Of a failed case; a fuzz case prints the stacks of a QEMU that hangs.
+_MAX_LINES = 200
 
 
 @dataclass
@@ -52,8 +54,6 @@ def run(name, command, timeout, verbose=False, **popen):
             reader.failure(f'not finished after {timeout} s')
     _end_orphans()
     reader.finish(program.returncode)
-    if reader.count.failed:
-        print(''.join(f'    | {line}\n' for line in reader.tail), end='')
     print(f'  {name}: {reader.count} ({time.monotonic() - begin:.1f} s)',
           flush=True)
     return reader.count
@@ -81,10 +81,13 @@ class _Reader:
         self.verbose = verbose
         self.count = Count()
         self.planned = None
-        self.tail = []
+        # What was printed since the last result
+        self.lines = []
 
     def line(self, line):
-        self.tail = self.tail[-39:] + [line]
+        self.lines = self.lines[1 - _MAX_LINES:] + [line]
+        if line.startswith('# seed'):
+            print(f'  {self.name}: {line[2:]}', flush=True)
         if match := _PLAN.match(line):
             self.planned = int(match[1])
             if match[2] is not None and not self.planned:
@@ -92,6 +95,7 @@ class _Reader:
                 self.planned = None
         elif match := _RESULT.match(line):
             self._result(*match.groups())
+            self.lines = []
 
     def _result(self, bad, case, reason):
         if reason is not None:
@@ -123,6 +127,8 @@ class _Reader:
     def failure(self, case):
         self.count.failed += 1
         print(f'  FAIL {self.name}: {case}', flush=True)
+        print(''.join(f'    | {line}\n' for line in self.lines), end='',
+              flush=True)
 
 
 def _adopt_orphans():

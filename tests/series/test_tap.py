@@ -26,11 +26,14 @@ class Runner(unittest.TestCase):
         return self.run_sh(f'{echo}; exit {status}')
 
     def test_counts(self):
-        count, said = self.run_tap('1..3', 'ok 1 /a/b', '# Start of c tests',
-                                   'not ok 2 /a/c - ERROR:x.c:1',
+        count, said = self.run_tap('# seed 7', '1..3', '# fine', 'ok 1 /a/b',
+                                   '# broken', 'not ok 2 /a/c - ERROR:x.c:1',
                                    'ok 3 /a/d # SKIP no device')
         self.assertEqual(count, (1, 1, 1))
         self.assertIn('FAIL x: /a/c', said)
+        self.assertIn('seed 7', said)
+        self.assertIn('# broken', said)
+        self.assertNotIn('# fine', said)
         self.assertIn('SKIP x: /a/d: no device', said)
 
     def test_skip_of_all(self):
