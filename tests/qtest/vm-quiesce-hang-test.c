@@ -148,7 +148,7 @@ static void test_dump(void)
 static void test_snapshot(const void *opaque)
 {
     const char *command = opaque;
-    g_autofree char *image = vmq_make_image("qcow2", 16 << 20);
+    g_autofree char *image = vmq_make_image("qcow2", VMQ_IMAGE_SIZE);
     QTestState *qts = qtest_initf(
         "-m 16 -blockdev file,node-name=file,filename=%s "
         "-blockdev qcow2,node-name=disk,file=file "

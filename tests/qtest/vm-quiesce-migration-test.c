@@ -8,7 +8,6 @@
 #include "qobject/qdict.h"
 #include "vm-quiesce-util.h"
 
-#define IMAGE_SIZE (16 * 1024 * 1024)
 #define MEMORY 0x200000
 
 /* A VM with a disk, quiesced, with its state in @file */
@@ -39,7 +38,7 @@ static void set_capability(QTestState *qts, const char *name)
 
 static void saved_make(Saved *s, const char *capability)
 {
-    s->image = vmq_make_image("qcow2", IMAGE_SIZE);
+    s->image = vmq_make_image("qcow2", VMQ_IMAGE_SIZE);
     s->file = vmq_tmpfile("state");
     s->uri = g_strdup_printf("file:%s", s->file);
     s->qts = start(s->image, "");
@@ -171,7 +170,7 @@ static void test_refused(void)
         "tcp:127.0.0.1:1", "unix:/nonexistent", "exec:cat", "fd:none",
     };
     g_autofree char *token = NULL, *before = NULL, *after = NULL;
-    g_autofree char *image = vmq_make_image("qcow2", IMAGE_SIZE);
+    g_autofree char *image = vmq_make_image("qcow2", VMQ_IMAGE_SIZE);
     QTestState *qts = start(image, "");
     int i;
 
@@ -204,7 +203,7 @@ static void test_refused(void)
 /* While it is being written, the VM must not change */
 static void test_unquiesce_refused(void)
 {
-    g_autofree char *image = vmq_make_image("qcow2", IMAGE_SIZE);
+    g_autofree char *image = vmq_make_image("qcow2", VMQ_IMAGE_SIZE);
     g_autofree char *file = vmq_tmpfile("state");
     g_autofree char *uri = g_strdup_printf("file:%s", file);
     QTestState *qts = start(image, "");

@@ -7,7 +7,12 @@
 #ifndef VM_QUIESCE_UTIL_H
 #define VM_QUIESCE_UTIL_H
 
+#include "libqos/libqos-pc.h"
+#include "libqos/virtio-pci.h"
 #include "libqtest.h"
+
+#define VMQ_IMAGE_SIZE (16 * 1024 * 1024)
+#define VMQ_SECTOR 512
 
 /* Files: the test makes the directory first, and removes it, empty, at last */
 void vmq_tmpdir_make(void);
@@ -29,6 +34,24 @@ bool vmq_can_write(const char *path, const char *format);
 
 /* Of a file's content, to be freed */
 char *vmq_checksum(const char *path);
+
+uint8_t vmq_byte_at(const char *path, off_t offset);
+
+/* A storage daemon that is ready; it ends with the test */
+GPid vmq_start_daemon(const char *args);
+void vmq_stop_daemon(GPid pid);
+
+/* An NBD server at @sock, with @image as export "n" */
+GPid vmq_start_nbd(const char *image, const char *sock);
+
+/* Things that would write to the image, or make somebody do it */
+void vmq_abuse(QTestState *qts, const char *image);
+
+/*
+ * Check what the data of VM_QUIESCE_FAILED, 200 ms after vm-quiesce, say of the
+ * one request to node 'disk' of device 'dev'
+ */
+void vmq_check_requests(QDict *data);
 
 /* Start to quiesce; returns the token, to be freed */
 char *vmq_start(QTestState *qts, int deadline_ms);
@@ -74,5 +97,26 @@ void vmq_ide_write(QTestState *qts, uint8_t byte);
 
 /* Number of requests held back, from query-vm-quiesce */
 int64_t vmq_held_requests(QTestState *qts);
+
+/* A driver of the virtio device in slot 4 */
+typedef struct VmqVirtio {
+    QTestState *qts;
+    QGuestAllocator alloc;
+    QPCIBus *bus;
+    QVirtioPCIDevice *dev;
+    QVirtQueue *vq[3];
+    int num_queues;
+} VmqVirtio;
+
+void vmq_virtio_start(VmqVirtio *v, QTestState *qts, int num_queues);
+
+/* Submit @header and a sector of 0x5a if @data; returns the reply's address */
+uint64_t vmq_virtio_submit(VmqVirtio *v, const void *header, size_t len,
+                           bool data, size_t reply_len);
+
+/* Submit a write of 0x5a to the first sector of a virtio-blk device */
+void vmq_virtio_blk_write(VmqVirtio *v);
+
+void vmq_virtio_cleanup(VmqVirtio *v);
 
 #endif
