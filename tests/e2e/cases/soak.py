@@ -41,6 +41,16 @@ _TAKEOVERS_WARM = 0.5
 _TAKEOVERS_COLD = 0.04
 
 
+def _takeovers(controller: Controller) -> float:
+    """The share of rounds that end with one."""
+    # Under TCG, with an iothread, a guest may wait for good for an interrupt
+    # after plain stop and cont: unpatched QEMU, after 22 of them. So nobody
+    # is expected to go on there.
+    if any('iothread=' in arg for arg in controller.args):
+        return 1
+    return _TAKEOVERS_WARM if controller.migratable else _TAKEOVERS_COLD
+
+
 class _Segment(Chain):
     """The rounds on one disk, up to where it is nearly full."""
 
@@ -50,8 +60,7 @@ class _Segment(Chain):
                          controller.migratable)
         self._counts = counts
         self._target = rig.work / 'target'
-        self._takeovers = (_TAKEOVERS_WARM if controller.migratable
-                           else _TAKEOVERS_COLD)
+        self._takeovers = _takeovers(controller)
         self._stack = contextlib.ExitStack()
         self._vm: Guest
         self._serves = False
@@ -134,13 +143,6 @@ class _Segment(Chain):
                 return vm.await_quiesced(answer['return']['token'])
         return vm.await_outcome(token, late=True)
 
-    def _cont(self, vm: Guest) -> None:
-        vm.cmd('cont')
-        # With an iothread, the I/O of an unpatched QEMU's guest may stand
-        # still for good after stop, cont, and stop and cont at once.
-        if any('iothread=' in arg for arg in self._disk.controller.args):
-            vm.wait_for_progress(1)
-
     def _asked_twice(self, vm: Guest) -> dict:
         token = vm.cmd('vm-quiesce', reason='soak')['token']
         answer = vm.qmp('vm-quiesce', {'reason': 'impatience'})
@@ -154,7 +156,7 @@ class _Segment(Chain):
 
     def _right_after_cont(self, vm: Guest) -> dict:
         vm.cmd('stop')
-        self._cont(vm)
+        vm.cmd('cont')
         time.sleep(self._rng.choice((0, 0, 0.001, 0.005)))
         return vm.quiesce()
 
@@ -228,7 +230,7 @@ class _Segment(Chain):
             self._serves = False
         if rng.random() < 0.5:
             time.sleep(rng.uniform(0, 0.02))
-        self._cont(vm)
+        vm.cmd('cont')
         if rng.random() < 0.3:
             vm.wait_for_progress(STREAMS)
 
