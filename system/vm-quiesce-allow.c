@@ -51,7 +51,6 @@ static const char *const allowed_commands[] = {
     "migrate",
     "migrate_cancel",
     "migrate-set-capabilities",
-    "migrate-set-parameters",
     /* Forgets a job that has ended */
     "job-dismiss",
 };

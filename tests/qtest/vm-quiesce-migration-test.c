@@ -210,9 +210,9 @@ static void test_unquiesce_refused(void)
     g_autofree char *token = NULL;
 
     qtest_memset(qts, 0x100000, 0xa5, 8 << 20);
-    token = vmq_quiesce(qts);
     qtest_qmp_assert_success(qts, "{ 'execute': 'migrate-set-parameters',"
                              "  'arguments': { 'max-bandwidth': 4096 } }");
+    token = vmq_quiesce(qts);
     qtest_qmp_assert_success(qts, "{ 'execute': 'migrate',"
                              "  'arguments': { 'uri': %s } }", uri);
     vmq_wait_migration(qts, "active");

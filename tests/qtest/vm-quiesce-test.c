@@ -380,8 +380,8 @@ static const char *const allowed_qmp[] = {
     "screendump", "ringbuf-read", "trace-event-get-state",
     "trace-event-set-state", "device-list-properties", "qom-get", "qom-list",
     "qom-list-get", "qom-list-properties", "qom-list-types", "qom-set",
-    "migrate", "migrate_cancel", "migrate-set-capabilities",
-    "migrate-set-parameters", "job-dismiss", NULL
+    "migrate", "migrate_cancel", "migrate-set-capabilities", "job-dismiss",
+    NULL
 };
 
 static const char *const allowed_hmp[] = {

@@ -97,7 +97,7 @@ class Maker:
         bus = self.pick(_PORTS)
         return self.pick((
             {'driver': 'virtio-blk-pci', 'id': 'hot0', 'drive': self.node(),
-             'bus': bus, **self.maybe(iothread=self.pick(('io0', 'io1')))},
+             'bus': bus},
             {'driver': 'scsi-hd', 'id': 'hot1', 'drive': self.node(),
              'bus': 'scsi0.0', **self.maybe(share_rw=True)},
             {'driver': 'nvme', 'id': 'hot2', 'drive': self.node(),
