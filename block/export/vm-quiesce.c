@@ -65,7 +65,7 @@ static void disconnect_late_clients(BlockExportInfoList *open)
     }
 }
 
-/* Their servers cannot be stopped in the drained section, which detaches them */
+/* Not in the drained section: it has detached their servers */
 static void close_other_exports(void)
 {
     close_exports_of(false);
