@@ -338,7 +338,7 @@ void qmp_vm_unquiesce(const char *token, Error **errp)
         error_setg(errp, "Parameter 'token' does not match the last attempt");
         return;
     }
-    if (migration_is_running()) {
+    if (runstate_check(RUN_STATE_QUIESCED) && migration_is_running()) {
         error_setg(errp, "The VM's state is being written to a file");
         return;
     }

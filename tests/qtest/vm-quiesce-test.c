@@ -230,6 +230,7 @@ static void test_precopy(void)
                              "  'arguments': {"
                              "    'uri': 'exec:cat > /dev/null' } }");
     vmq_wait_migration(qts, "active");
+    vmq_assert_unquiesce_fails(qts, "none", "The VM is not quiesced");
 
     token = vmq_quiesce(qts);
     ret = qtest_qmp_assert_success_ref(qts, "{ 'execute': 'query-migrate' }");
