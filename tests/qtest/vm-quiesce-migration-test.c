@@ -126,11 +126,15 @@ static void test_restore(const void *opaque)
     saved_free(&s);
 }
 
-/* By -incoming on the command line, without -S */
+/*
+ * By -incoming on the command line, without -S: the event may be sent before
+ * the monitor's client is ready for it, the state is there to be queried
+ */
 static void test_restore_autostart(void)
 {
     g_autofree char *args = NULL;
     QTestState *qts;
+    QDict *info;
     Saved s;
 
     saved_make(&s, NULL);
@@ -138,8 +142,11 @@ static void test_restore_autostart(void)
     s.qts = NULL;
     args = g_strdup_printf("-incoming %s", s.uri);
     qts = start(s.image, args);
-    qobject_unref(vmq_wait(qts, "VM_QUIESCED", s.token));
-    vmq_assert_status(qts, "quiesced");
+    vmq_wait_status(qts, "quiesced");
+    info = qtest_qmp_assert_success_ref(qts,
+                                        "{ 'execute': 'query-vm-quiesce' }");
+    g_assert_cmpstr(qdict_get_str(info, "token"), ==, s.token);
+    qobject_unref(info);
     g_assert_true(vmq_can_write(s.image, "qcow2"));
     vmq_unquiesce(qts, s.token);
     vmq_assert_status(qts, "paused");
