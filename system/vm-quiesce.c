@@ -54,6 +54,8 @@ static RunState quiesce_previous;
 /* The main loop is being watched */
 static bool quiesce_watching;
 
+static NotifierList quiesce_notifiers =
+    NOTIFIER_LIST_INITIALIZER(quiesce_notifiers);
 
 static void quiesce_step(void);
 
@@ -197,9 +199,11 @@ static void quiesce_step(void)
         trace_vm_quiesce_done(quiesce_id.token, quiesce_duration_ms());
         vcpus_quiesce_send_stop();
         quiesce_send_quiesced();
+        notifier_list_notify(&quiesce_notifiers, NULL);
         break;
     case VM_QUIESCE_OUTCOME_FAILED:
         quiesce_send_failed();
+        notifier_list_notify(&quiesce_notifiers, NULL);
         break;
     case VM_QUIESCE_OUTCOME_NONE:
         break;
@@ -295,27 +299,18 @@ void vm_quiesce_start_as(const VMQuiesceIdentity *id)
     quiesce_start(id, DEFAULT_DEADLINE_MS, &error_abort);
 }
 
-VmQuiesceToken *qmp_vm_quiesce(const char *reason, bool has_deadline_ms,
-                               uint32_t deadline_ms, Error **errp)
+void vm_quiesce_add_notifier(Notifier *n)
+{
+    notifier_list_add(&quiesce_notifiers, n);
+}
+
+bool vm_quiesce_begin(const char *reason, uint32_t deadline_ms, Error **errp)
 {
     VMQuiesceIdentity id;
-    VmQuiesceToken *ret;
     QemuUUID uuid;
 
-    if (!*reason || strlen(reason) > VM_QUIESCE_MAX_REASON_LEN) {
-        error_setg(errp, "Parameter 'reason' must have 1 to %d bytes",
-                   VM_QUIESCE_MAX_REASON_LEN);
-        return NULL;
-    }
-    if (!has_deadline_ms) {
-        deadline_ms = DEFAULT_DEADLINE_MS;
-    }
-    if (!deadline_ms) {
-        error_setg(errp, "Parameter 'deadline-ms' must be positive");
-        return NULL;
-    }
     if (!vm_quiesce_active() && !quiesce_possible(errp)) {
-        return NULL;
+        return false;
     }
 
     qemu_uuid_generate(&uuid);
@@ -323,12 +318,29 @@ VmQuiesceToken *qmp_vm_quiesce(const char *reason, bool has_deadline_ms,
     pstrcpy(id.reason, sizeof(id.reason), reason);
     id.needs_reset = vm_quiesce_active() ? quiesce_id.needs_reset
                                          : runstate_needs_reset();
-    if (!quiesce_start(&id, deadline_ms, errp)) {
+    return quiesce_start(&id, deadline_ms ?: DEFAULT_DEADLINE_MS, errp);
+}
+
+VmQuiesceToken *qmp_vm_quiesce(const char *reason, bool has_deadline_ms,
+                               uint32_t deadline_ms, Error **errp)
+{
+    VmQuiesceToken *ret;
+
+    if (!*reason || strlen(reason) > VM_QUIESCE_MAX_REASON_LEN) {
+        error_setg(errp, "Parameter 'reason' must have 1 to %d bytes",
+                   VM_QUIESCE_MAX_REASON_LEN);
+        return NULL;
+    }
+    if (has_deadline_ms && !deadline_ms) {
+        error_setg(errp, "Parameter 'deadline-ms' must be positive");
+        return NULL;
+    }
+    if (!vm_quiesce_begin(reason, has_deadline_ms ? deadline_ms : 0, errp)) {
         return NULL;
     }
 
     ret = g_new0(VmQuiesceToken, 1);
-    ret->token = g_strdup(id.token);
+    ret->token = g_strdup(quiesce_id.token);
     return ret;
 }
 

@@ -9,6 +9,7 @@
 
 #include "qapi/qapi-types-run-state.h"
 #include "qapi/qapi-types-vm-quiesce-common.h"
+#include "qemu/notify.h"
 #include "qemu/queue.h"
 
 /**
@@ -117,6 +118,26 @@ void vm_quiesce_register(VMQuiesceParticipant *p);
  * Any thread, no lock needed.
  */
 bool vm_quiesce_active(void);
+
+/**
+ * vm_quiesce_begin: Start to quiesce the VM.
+ * @reason: why; 1 to 1024 bytes
+ * @deadline_ms: milliseconds after which it is a failure; 0 for the default
+ * @errp: says why it cannot be started; nothing has changed then
+ *
+ * Called from the main thread with the BQL held, outside coroutine context.
+ * The work is done by the main loop.  Returns false if there is an error.
+ */
+bool vm_quiesce_begin(const char *reason, uint32_t deadline_ms, Error **errp);
+
+/**
+ * vm_quiesce_add_notifier: Be told what has come of each attempt.
+ * @n: called from the main thread with the BQL held, without data, after the
+ *     event VM_QUIESCED or VM_QUIESCE_FAILED
+ *
+ * Called from the main thread with the BQL held.
+ */
+void vm_quiesce_add_notifier(Notifier *n);
 
 /**
  * vm_quiesce_restored: Whether the VM was quiesced when it was loaded, so that
