@@ -19,6 +19,9 @@ static const char *const allowed_commands[] = {
     /* The quiesced state itself */
     "vm-quiesce",
     "vm-unquiesce",
+    /* What is known of the reasons for it */
+    "hw-error-report",
+    "hw-error-clear",
     /* The process, and its connections */
     "quit",
     "yank",

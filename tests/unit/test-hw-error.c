@@ -369,7 +369,7 @@ static void test_numbers(void)
     hw_error_journal_destroy(&j);
 }
 
-/* However many, of however many kinds: bounded, counted, the fatal one is out */
+/* However many: bounded, counted, and a fatal one is out at once */
 static void test_flood(void)
 {
     HwErrorJournal j;
