@@ -72,18 +72,23 @@ static void record_free(gpointer v)
     qapi_free_HwError(v);
 }
 
+static GHashTable *kinds_new(void)
+{
+    return g_hash_table_new_full(kind_hash, kind_equal, kind_free, NULL);
+}
+
 void hw_error_journal_init(HwErrorJournal *j)
 {
     *j = (HwErrorJournal) {
-        .kinds = g_hash_table_new_full(kind_hash, kind_equal, kind_free, NULL),
-        .shared = g_hash_table_new_full(kind_hash, kind_equal, kind_free,
-                                        NULL),
+        .kinds = { kinds_new(), kinds_new() },
+        .shared = kinds_new(),
     };
 }
 
 void hw_error_journal_destroy(HwErrorJournal *j)
 {
-    g_hash_table_destroy(j->kinds);
+    g_hash_table_destroy(j->kinds[false]);
+    g_hash_table_destroy(j->kinds[true]);
     g_hash_table_destroy(j->shared);
     g_queue_clear_full(&j->ready, record_free);
     g_queue_clear_full(&j->waiting, record_free);
@@ -145,20 +150,23 @@ void hw_error_journal_add(HwErrorJournal *j, const HwErrorInfo *info,
         .action = action,
         .rule = (char *)rule,
     };
-    HwErrorKind *k = g_hash_table_lookup(j->kinds, &key);
-    bool is_new = !k;
+    GHashTable *kinds =
+        j->kinds[info->severity == HW_ERROR_SEVERITY_CORRECTED];
+    HwErrorKind *k = g_hash_table_lookup(kinds, &key);
+    bool is_new;
 
-    if (!k && g_hash_table_size(j->kinds) >= HW_ERROR_MAX_KINDS) {
+    if (!k && g_hash_table_size(kinds) >= HW_ERROR_MAX_KINDS) {
         key.shared = true;
-        k = g_hash_table_lookup(j->shared, &key);
-        is_new = !k;
+        kinds = j->shared;
+        k = g_hash_table_lookup(kinds, &key);
     }
+    is_new = !k;
     if (!k) {
         k = g_memdup2(&key, sizeof(key));
         k->info = QAPI_CLONE(HwErrorInfo, info);
         k->rule = g_strdup(rule);
         k->until_ns = now_ns + HW_ERROR_COALESCE_NS;
-        g_hash_table_add(k->shared ? j->shared : j->kinds, k);
+        g_hash_table_add(kinds, k);
     }
     if (!k->count) {
         k->first_us = time_us;
@@ -222,8 +230,10 @@ static int64_t kinds_expire(HwErrorJournal *j, GHashTable *kinds,
 
 int64_t hw_error_journal_expire(HwErrorJournal *j, int64_t now_ns)
 {
-    return kinds_expire(j, j->shared, now_ns,
-                        kinds_expire(j, j->kinds, now_ns, -1));
+    int64_t next = kinds_expire(j, j->kinds[false], now_ns, -1);
+
+    next = kinds_expire(j, j->kinds[true], now_ns, next);
+    return kinds_expire(j, j->shared, now_ns, next);
 }
 
 void hw_error_journal_settle(HwErrorJournal *j, HwErrorOutcome outcome,
@@ -310,7 +320,8 @@ HwErrorLog *hw_error_journal_query(HwErrorJournal *j, uint64_t since_id)
     log->last_id = j->last_id;
     since_id = MAX(since_id, j->cleared_id);
     log->dropped = since_id < j->last_id ? j->last_id - since_id - n : 0;
-    log->pending = kinds_count(j->kinds) + kinds_count(j->shared) +
+    log->pending = kinds_count(j->kinds[false]) +
+                   kinds_count(j->kinds[true]) + kinds_count(j->shared) +
                    records_count(&j->ready) + records_count(&j->waiting);
     return log;
 }

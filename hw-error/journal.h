@@ -7,7 +7,8 @@
  * first error of a kind gets a record at once.  Those that follow are counted,
  * and get one record when COALESCE_NS have passed; and so on until none
  * follows.  The number of kinds at a time is bounded: what is too much shares
- * one kind for its source, severity and action.
+ * one kind for its source, severity and action.  Corrected errors do not count
+ * for others here: a flood of them keeps no other from having its record.
  *
  * A record is either ready to be sent, or waits until it is known what has
  * come of its action.  It gets its sequence number when it is taken to be
@@ -27,7 +28,7 @@
 #define HW_ERROR_KEEP_CORRECTED 256
 #define HW_ERROR_KEEP_UNCORRECTED 1024
 
-/* Kinds that are told apart at a time, besides the shared ones */
+/* Kinds that are told apart at a time, of corrected errors and of others */
 #define HW_ERROR_MAX_KINDS 512
 
 #define HW_ERROR_COALESCE_NS 1000000000LL
@@ -35,7 +36,8 @@
 /**
  * HwErrorJournal: Private.
  *
- * @kinds: set of HwErrorKind, those of which there was an error lately
+ * @kinds: sets of HwErrorKind, those of which there was an error lately:
+ *     uncorrected, and corrected ones
  * @shared: the same, those that stand for what does not fit into @kinds
  * @ready: HwError that may be sent
  * @waiting: HwError whose outcome is not known
@@ -45,7 +47,7 @@
  * @cleared_id: of the last one that was to be forgotten
  */
 typedef struct HwErrorJournal {
-    GHashTable *kinds;
+    GHashTable *kinds[2];
     GHashTable *shared;
     GQueue ready;
     GQueue waiting;

@@ -389,13 +389,17 @@ static void test_flood(void)
                 total += n;
             }
             add(&j, FATAL, "l0", REPORT, i / 1000);
+            add(&j, FATAL, "l1", REPORT, i / 1000);
             e = hw_error_journal_take(&j);
-            g_assert_cmpint(e->info->severity, ==, FATAL);
+            g_assert_cmpstr(e->info->u.host.label, ==, "l0");
+            e = hw_error_journal_take(&j);
+            g_assert_cmpstr(e->info->u.host.label, ==, "l1");
             g_assert_null(hw_error_journal_take(&j));
         }
         if (i % 100000 == 0) {
             hw_error_journal_expire(&j, i * 1000LL);
-            g_assert_cmpint(g_hash_table_size(j.kinds), <=, HW_ERROR_MAX_KINDS);
+            g_assert_cmpint(g_hash_table_size(j.kinds[true]), <=,
+                            HW_ERROR_MAX_KINDS);
             g_assert_cmpint(g_hash_table_size(j.shared), <=, 2);
             g_assert_cmpint(j.ready.length, <=, 2 * HW_ERROR_MAX_KINDS);
         }
@@ -408,7 +412,7 @@ static void test_flood(void)
 
     log = hw_error_journal_query(&j, 0);
     g_assert_cmpint(QAPI_LIST_LENGTH(log->errors), ==,
-                    HW_ERROR_KEEP_CORRECTED + 1);
+                    HW_ERROR_KEEP_CORRECTED + 2);
     g_assert_cmpint(log->errors->value->info->severity, ==, FATAL);
     g_assert_cmpint(log->pending, ==, 0);
     qapi_free_HwErrorLog(log);
