@@ -25,6 +25,10 @@ _NODES = ('disk0', 'disk1', 'disk2', 'disk2-throttle', 'disk0-file',
 _ADDED = ('x0', 'x1', 'x2', 'x3')
 # Upstream aborts when a node is made inactive that a guest writes to.
 _INACTIVE = 'x2'
+# Upstream calls a NULL pointer (libvhost-user's vu_panic) when a node changes
+# its size that vhost-user-blk exports to nobody yet, be it by block_resize or
+# because it is a file that grows. Nothing else uses this one.
+_SERVED = 'served'
 _JOBS = ('j0', 'j1', 'j2')
 _EXPORTS = ('e0', 'e1')
 _DEVICES = ('hot0', 'hot1', 'hot2', 'card', 'cpu1', 'cpu2', 'rng')
@@ -233,10 +237,10 @@ TABLE: list[tuple[int, str, _Maker]] = [
         'type': 'unix', 'data': {'path': make.socket('nbd')['path']}}}),
     (1, 'nbd-server-stop', lambda make: {}),
     (4, 'block-export-add', lambda make: {
-        'id': make.pick(_EXPORTS), 'node-name': make.node(),
-        **make.maybe(writable=True), **make.pick((
-            {'type': 'nbd', 'name': 'x'},
-            {'type': 'vhost-user-blk', 'addr': make.socket('vhost')}))}),
+        'id': make.pick(_EXPORTS), **make.maybe(writable=True), **make.pick((
+            {'type': 'nbd', 'name': 'x', 'node-name': make.node()},
+            {'type': 'vhost-user-blk', 'addr': make.socket('vhost'),
+             'node-name': _SERVED}))}),
     (2, 'block-export-del', lambda make: {
         'id': make.pick(_EXPORTS), **make.maybe(mode='hard')}),
     # network
@@ -284,6 +288,18 @@ def ends_quiesced(command: str, arguments: Any) -> bool:
     return (command == 'vm-unquiesce' and arguments.get('token') == TOKEN
             or command == 'human-monitor-command'
             and arguments.get('command-line') == f'unquiesce {TOKEN}')
+
+
+def spoils_dump(command: str, arguments: Any) -> bool:
+    """
+    Does upstream end when this command meets a detached dump? A reset aborts:
+    "invalid runstate transition: 'save-vm' -> 'prelaunch'". A device with a
+    ROM exits, because vmstate_register_ram() takes it for fatal that migration
+    cannot be blocked now; LeakSanitizer then sees the QMPRequest.
+    """
+    return (command == 'system_reset'
+            or command == 'device_add' and isinstance(arguments, dict)
+            and arguments.get('driver') == 'virtio-net-pci')
 
 
 def with_token(arguments: Any, token: str) -> Any:

@@ -19,7 +19,7 @@ from harness.guest import PATIENCE
 from harness.tap import Failure, expect
 
 from . import plan
-from .commands import ends_quiesced, with_token
+from .commands import ends_quiesced, spoils_dump, with_token
 from .monitor import MAX_OPEN, Monitor, Request
 from .schema import Schema
 from .target import Target
@@ -84,10 +84,7 @@ class Episode:
 
     def _send(self, step: plan.Send) -> None:
         monitor = self._vm.monitors[step.monitor]
-        # Upstream aborts when the VM is reset during a detached dump:
-        # "invalid runstate transition: 'save-vm' -> 'prelaunch'".
-        while (len(monitor.open) >= MAX_OPEN
-               or step.command == 'system_reset' and self._dumps()):
+        while len(monitor.open) >= MAX_OPEN or self._must_wait(step):
             self._pump(0.01)
         ends = ends_quiesced(step.command, step.arguments)
         if ends:
@@ -102,12 +99,17 @@ class Episode:
         if ends:
             self._ending.append(request)
 
-    def _dumps(self) -> bool:
-        """Does a dump that was asked for stop the VM?"""
-        return (self._vm.status() == 'save-vm'
-                or any(request.command == 'dump-guest-memory'
-                       for monitor in self._vm.monitors
-                       for request in monitor.open.values()))
+    def _must_wait(self, step: plan.Send) -> bool:
+        """Would a dump and a command that spoils it meet?"""
+        requests = [request for monitor in self._vm.monitors
+                    for request in monitor.open.values()]
+        if step.command == 'dump-guest-memory':
+            return any(spoils_dump(request.command, request.arguments)
+                       for request in requests)
+        return spoils_dump(step.command, step.arguments) and (
+            self._vm.status() == 'save-vm'
+            or any(request.command == 'dump-guest-memory'
+                   for request in requests))
 
     def _pump(self, seconds: float) -> None:
         """Take what comes in this time, and at least what is there now."""

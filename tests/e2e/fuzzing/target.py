@@ -21,6 +21,8 @@ _SIZE = 8 << 20
 DISKS = ('disk0.raw', 'disk1.qcow2', 'disk2.qcow2')
 # files that commands may open, and write to
 SPARES = ('x0.raw', 'x1.qcow2', 'x2.raw', 'x3.qcow2')
+# for vhost-user-blk exports
+_SERVED = 'served.raw'
 _RECORDER = 'recorder 1 2 -q /dev/vda /dev/vdb /dev/sda'
 
 
@@ -70,6 +72,8 @@ class Target(Guest):
                 'throttle-group=tg0,file=disk2',
                 '-device', 'virtio-scsi-pci,id=scsi0',
                 '-device', 'scsi-hd,drive=disk2-throttle,id=sd0',
+                '-blockdev', 'driver=raw,node-name=served,file.driver=file,'
+                f'file.filename={self.images}/{_SERVED}',
                 *(arg for i in range(3) for arg in (
                     '-device', f'pcie-root-port,id=rp{i},slot={i + 1}'))]
 
@@ -91,7 +95,7 @@ class Target(Guest):
         """New images, in place of those of a former VM."""
         shutil.rmtree(self.images, ignore_errors=True)
         self.images.mkdir()
-        for name in DISKS + SPARES:
+        for name in (*DISKS, *SPARES, _SERVED):
             image.create(self.images / name, format_of(name), _SIZE)
 
     def connect(self) -> None:
