@@ -239,6 +239,37 @@ static void test_held_virtio_scsi(void)
     held_check(&h);
 }
 
+/* A device that was unplugged keeps its block backend until RCU frees it */
+static void test_held_unplugged(void)
+{
+    g_autofree char *image = vmq_make_image("raw", VMQ_IMAGE_SIZE);
+    g_autofree char *bios = vmq_tmpfile("bios");
+    g_autofree char *code = g_malloc(64 * 1024);
+    g_autofree char *token = NULL;
+    QTestState *qts;
+    int i;
+
+    /* A vCPU that jumps in circles is slow to let RCU go on */
+    for (i = 0; i < 64 * 1024; i += 2) {
+        memcpy(&code[i], "\xeb\xfe", 2);
+    }
+    g_assert_true(g_file_set_contents(bios, code, 64 * 1024, NULL));
+    qts = qtest_initf("-machine pc -accel tcg -bios %s "
+                      "-blockdev file,node-name=disk,filename=%s "
+                      "-device virtio-scsi-pci -device scsi-hd,id=dev,"
+                      "drive=disk", bios, image);
+
+    qtest_qmp_assert_success(qts, "{ 'execute': 'device_del',"
+                             "  'arguments': { 'id': 'dev' } }");
+    g_assert_cmpint(vmq_held_requests(qts), ==, 0);
+    token = vmq_quiesce(qts);
+    g_assert_true(vmq_can_write(image, "raw"));
+    vmq_unquiesce(qts, token);
+    qtest_quit(qts);
+    unlink(bios);
+    unlink(image);
+}
+
 /* Flushes that fail */
 
 static void test_flush_error(void)
@@ -328,6 +359,7 @@ int main(int argc, char **argv)
     qtest_add_func("vm-quiesce/held/ide", test_held_ide);
     qtest_add_func("vm-quiesce/held/virtio-blk", test_held_virtio_blk);
     qtest_add_func("vm-quiesce/held/virtio-scsi", test_held_virtio_scsi);
+    qtest_add_func("vm-quiesce/held/unplugged", test_held_unplugged);
     qtest_add_func("vm-quiesce/flush-error/retry", test_flush_error);
     qtest_add_func("vm-quiesce/flush-error/undo", test_flush_error_undo);
 
