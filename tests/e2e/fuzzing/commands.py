@@ -37,7 +37,9 @@ _NETDEVS = ('net1', 'net2')
 # No memory back end: upstream deadlocks when one is added or deleted while a
 # migration begins. Its thread holds the lock of the list of RAM blocks and
 # waits for a vCPU, which waits for the BQL, whose holder waits for that lock.
-_OBJECTS = ('io1', 'tg1', 'rng1')
+_OBJECTS = ('io1', 'tg1', 'rng1', 'rule0', 'rule1')
+_SEVERITIES = ('corrected', 'recoverable', 'fatal')
+_ACTIONS = ('ignore', 'report', 'inject', 'stop', 'quiesce')
 _TAGS = ('s0', 's1')
 _SYNCS = ('full', 'top', 'none')
 
@@ -114,6 +116,16 @@ class Maker:
              'core-id': 2, 'thread-id': 0},
             {'driver': 'virtio-rng-pci', 'id': 'rng', 'bus': bus}))
 
+    def rule(self) -> Arguments:
+        """What to do about hardware errors."""
+        return {'qom-type': 'hw-error-rule',
+                'id': self.pick(('rule0', 'rule1')),
+                'action': self.pick(_ACTIONS),
+                **self.maybe(severity=self.pick(_SEVERITIES),
+                             source=self.pick(('host', 'block-io',
+                                               'block-stall')),
+                             threshold=3, window=60)}
+
     def uri(self) -> str:
         """Where to migrate to."""
         return self.pick(('exec:cat >/dev/null', 'exec:sleep 0.2',
@@ -159,6 +171,14 @@ TABLE: list[tuple[int, str, _Maker]] = [
     (2, 'human-monitor-command', _hmp('quiesce fuzz 100')),
     (2, 'human-monitor-command', _hmp(f'unquiesce {TOKEN}')),
     (2, 'human-monitor-command', _hmp('info quiesce')),
+    (4, 'hw-error-report', lambda make: {
+        'source': 'host', 'severity': make.pick(_SEVERITIES),
+        'agent': 'fuzz', **make.maybe(label='DIMM', count=make.pick((1, 7)),
+                                      description=make.pick(('', 'x')))}),
+    (1, 'hw-error-clear', lambda make: make.maybe(up_to_id=make.pick((1, 9)))),
+    (1, 'query-hardware-errors', lambda make: make.maybe(since_id=3)),
+    (1, 'query-hw-error-policy', lambda make: {}),
+    (1, 'human-monitor-command', _hmp('info hw-errors')),
     # the run state
     (4, 'stop', lambda make: {}),
     (10, 'cont', lambda make: {}),
@@ -180,6 +200,7 @@ TABLE: list[tuple[int, str, _Maker]] = [
         {'qom-type': 'throttle-group', 'id': 'tg1',
          'limits': {'iops-total': make.pick((5, 100))}},
         {'qom-type': 'rng-builtin', 'id': 'rng1'}))),
+    (3, 'object-add', lambda make: make.rule()),
     (2, 'object-del', lambda make: {'id': make.pick(_OBJECTS)}),
     (1, 'qom-set', lambda make: {
         'path': '/machine/peripheral/ball',
