@@ -150,6 +150,8 @@ class Episode:
             self._token = event['data']['token']
         elif name in ('VM_UNQUIESCED', 'VM_QUIESCE_FAILED'):
             self._announced = False
+            # the attempt may be due to a rule, not to a command
+            self._token = event['data']['token']
 
     def _reply(self, number: int, request: Request, reply: dict) -> None:
         self._ending = [other for other in self._ending if other != request]
