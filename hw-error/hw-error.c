@@ -302,6 +302,11 @@ void hw_error_report_exit(const HwErrorInfo *info)
     hw_error_send();
 }
 
+void hw_error_flush(void)
+{
+    hw_error_send();
+}
+
 /* The policy; called from the main thread with the BQL held */
 
 HwErrorPolicyRule *hw_error_rule_add(const char *id,

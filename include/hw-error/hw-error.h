@@ -52,6 +52,13 @@ HwErrorAction hw_error_report(const HwErrorInfo *info);
 void hw_error_report_exit(const HwErrorInfo *info);
 
 /**
+ * hw_error_flush: Send what is ready, before QEMU ends by itself.
+ *
+ * Any thread, with or without the BQL; never waits.
+ */
+void hw_error_flush(void);
+
+/**
  * hw_error_contains: Whether the VM is stopped or quiesced for an error: then
  * the guest must not be told of it, and nothing else be done about it.
  */
