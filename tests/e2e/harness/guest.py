@@ -137,6 +137,7 @@ class Guest(Machine):
     def __init__(self, work: Path, disk: Disk | None = None, *,
                  binary: Path = QEMU_BIN / SYSTEM, accel: str = 'tcg',
                  instance: int = 0, memory: str = '256M',
+                 kernel_log: Path | None = None,
                  args: Sequence[str] = ()) -> None:
         super().__init__(work, f'vm{instance}', binary)
         self.instance = instance
@@ -148,7 +149,7 @@ class Guest(Machine):
         cpu = 'max,-arch-capabilities' if accel == 'kvm' else 'max'
         self.add_args('-accel', accel, '-cpu', cpu, '-m', memory,
                       '-nodefaults', '-no-user-config', '-no-reboot',
-                      '-serial', 'null',
+                      '-serial', f'file:{kernel_log}' if kernel_log else 'null',
                       '-kernel', str(GUEST / 'vmlinuz'),
                       '-initrd', str(GUEST / 'initrd'),
                       '-append', 'console=ttyS1 quiet panic=-1',
