@@ -71,8 +71,7 @@ static bool GRAPH_RDLOCK uses_node(BlockDriverState *user, BlockDriverState *bs)
     return false;
 }
 
-/* QOM path of the device that uses @bs, to be freed; NULL if there is none */
-static char *GRAPH_RDLOCK device_path(BlockDriverState *bs)
+char *bdrv_device_path(BlockDriverState *bs)
 {
     BlockBackend *blk;
 
@@ -116,7 +115,7 @@ static VmQuiesceRequests *GRAPH_RDLOCK describe_requests(BlockDriverState *bs)
     int64_t oldest_ns;
 
     r->node_name = g_strdup(bdrv_get_node_name(bs));
-    r->qom_path = device_path(bs);
+    r->qom_path = bdrv_device_path(bs);
     r->count = count_requests(bs, &oldest_ns);
     if (r->count) {
         r->has_age_ms = true;
@@ -132,7 +131,7 @@ static VmQuiesceRequests *GRAPH_RDLOCK describe_requests(BlockDriverState *bs)
 /* Append the name of @bs, for people, to @s */
 static void GRAPH_RDLOCK append_node(GString *s, BlockDriverState *bs)
 {
-    g_autofree char *path = device_path(bs);
+    g_autofree char *path = bdrv_device_path(bs);
 
     append_error(s, "node '%s'", bdrv_get_node_name(bs));
     if (path) {

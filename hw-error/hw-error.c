@@ -227,6 +227,19 @@ static void hw_error_schedule(void)
 
 /* Reporting; any thread */
 
+/* Whether an error is reported only because it has ended */
+static bool hw_error_is_over(const HwErrorInfo *info)
+{
+    switch (info->source) {
+    case HW_ERROR_SOURCE_BLOCK_STALL:
+        return info->u.block_stall.has_ended && info->u.block_stall.ended;
+    case HW_ERROR_SOURCE_BACKEND:
+        return info->u.backend.state == HW_ERROR_BACKEND_STATE_BACK;
+    default:
+        return false;
+    }
+}
+
 /* The action for an error, by its rule, which may not be NULL then */
 static HwErrorAction hw_error_effective(const HwErrorInfo *info,
                                         const HwErrorPolicyRule *rule)
@@ -241,6 +254,9 @@ static HwErrorAction hw_error_effective(const HwErrorInfo *info,
         break;
     case HW_ERROR_ACTION_STOP:
     case HW_ERROR_ACTION_QUIESCE:
+        if (hw_error_is_over(info)) {
+            return HW_ERROR_ACTION_REPORT;
+        }
         /* The guest saves the evidence itself, if it may run on */
         if (info->source == HW_ERROR_SOURCE_GUEST_PANIC &&
             info->u.guest_panic.kdump) {

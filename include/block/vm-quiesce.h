@@ -7,6 +7,7 @@
 #ifndef BLOCK_VM_QUIESCE_H
 #define BLOCK_VM_QUIESCE_H
 
+#include "block/graph-lock.h"
 #include "qapi/qapi-types-block-export.h"
 #include "qapi/qapi-types-job.h"
 
@@ -24,6 +25,14 @@ bool block_quiesce_drained(void);
  * block_quiesce_drained() has returned true.  Then drain again.
  */
 void block_quiesce_undrained(void (*fn)(void));
+
+/**
+ * bdrv_device_path: QOM path of a device that uses @bs, directly or by way of
+ * other nodes.
+ *
+ * Called from the main thread.  Returns NULL if there is none; to be freed.
+ */
+char * GRAPH_RDLOCK bdrv_device_path(BlockDriverState *bs);
 
 /**
  * jobs_quiesce_cancelled: The jobs that quiescing has cancelled, as they were
