@@ -17,8 +17,8 @@ TOOLS := qemu-system-x86_64 qemu-img qemu-io qemu-nbd qemu-storage-daemon
 
 .PHONY: all upstream asan demo check check-full check-series check-unit \
 	check-qtest check-e2e check-faults check-soak check-fuzz check-libvirt \
-	failure-table bench-quiesce lint bisect-check tree fold series rebase \
-	range-diff clean help packages
+	failure-table bench-quiesce bench-hw-error lint bisect-check tree fold \
+	series rebase range-diff clean help packages
 .NOTPARALLEL:
 
 # Compile build/$(1)src into build/$(1)qemu; link the tools to build/$(1)bin.
@@ -81,6 +81,9 @@ failure-table: all upstream
 bench-quiesce: all upstream
 	@tests/bench/quiesce
 
+bench-hw-error: all
+	@tests/bench/hw-error
+
 lint: packages
 	@$(SERIES) lint
 
@@ -121,6 +124,7 @@ help:
 	@echo 'make check-full    nightly: sanitizers, long soak and fuzz'
 	@echo 'make failure-table docs/failures.md, from the tests'
 	@echo 'make bench-quiesce time to quiesce against stop by hand'
+	@echo 'make bench-hw-error time from bad memory to the event'
 	@echo 'make lint          checks that need no compiler'
 	@echo 'make bisect-check  every commit builds and passes its tests'
 	@echo 'make tree          a git worktree to edit in: build/tree'
