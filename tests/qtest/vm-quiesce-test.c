@@ -375,9 +375,9 @@ static void test_arguments(void)
 /* What is refused */
 
 static const char *const allowed_qmp[] = {
-    "vm-quiesce", "vm-unquiesce", "quit", "yank", "qmp_capabilities",
-    "human-monitor-command", "add_client", "getfd", "closefd", "add-fd",
-    "remove-fd", "dump-guest-memory", "dump-skeys", "memsave", "pmemsave",
+    "vm-quiesce", "vm-unquiesce", "hw-error-report", "hw-error-clear", "quit",
+    "yank", "qmp_capabilities", "human-monitor-command", "add_client",
+    "getfd", "closefd", "add-fd", "remove-fd", "dump-guest-memory", "dump-skeys", "memsave", "pmemsave",
     "screendump", "ringbuf-read", "trace-event-get-state",
     "trace-event-set-state", "device-list-properties", "qom-get", "qom-list",
     "qom-list-get", "qom-list-properties", "qom-list-types", "qom-set",
