@@ -377,8 +377,9 @@ static void test_arguments(void)
 static const char *const allowed_qmp[] = {
     "vm-quiesce", "vm-unquiesce", "hw-error-report", "hw-error-clear", "quit",
     "yank", "qmp_capabilities", "human-monitor-command", "add_client",
-    "getfd", "closefd", "add-fd", "remove-fd", "dump-guest-memory", "dump-skeys", "memsave", "pmemsave",
-    "screendump", "ringbuf-read", "trace-event-get-state",
+    "getfd", "closefd", "add-fd", "remove-fd", "dump-guest-memory",
+    "dump-skeys", "memsave", "pmemsave", "screendump", "ringbuf-read",
+    "trace-event-get-state",
     "trace-event-set-state", "device-list-properties", "qom-get", "qom-list",
     "qom-list-get", "qom-list-properties", "qom-list-types", "qom-set",
     "migrate", "migrate_cancel", "migrate-set-capabilities", "job-dismiss",
