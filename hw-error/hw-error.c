@@ -46,6 +46,8 @@ static QemuMutex hw_error_send_lock;
 static HwErrorJournal hw_error_journal;
 static HwErrorRules hw_error_rules = QTAILQ_HEAD_INITIALIZER(hw_error_rules);
 static bool hw_error_bh_scheduled;
+/* Since the bottom half has run: it stops or quiesces the VM for a record */
+static bool hw_error_containing;
 
 /* For the main thread, with the BQL held */
 static NotifierList hw_error_policy_notifiers =
@@ -197,6 +199,7 @@ static int64_t hw_error_expire(void)
     QEMU_LOCK_GUARD(&hw_error_lock);
 
     hw_error_bh_scheduled = false;
+    hw_error_containing = false;
     return hw_error_journal_expire(&hw_error_journal, hw_error_now_ns());
 }
 
@@ -293,8 +296,13 @@ HwErrorAction hw_error_report(const HwErrorInfo *info)
                               hw_error_component(info) ?: "",
                               HwErrorAction_str(action), rule ? rule->id : "");
         if (action != HW_ERROR_ACTION_IGNORE) {
+            /* A VM that was continued a moment ago must not run on */
+            bool urgent = hw_error_contains(action) && !hw_error_containing &&
+                          runstate_is_running();
+
+            hw_error_containing |= urgent;
             hw_error_journal_add(&hw_error_journal, info, action,
-                                 rule ? rule->id : NULL, now_ns,
+                                 rule ? rule->id : NULL, urgent, now_ns,
                                  g_get_real_time());
             hw_error_schedule();
         }

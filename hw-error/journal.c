@@ -142,7 +142,7 @@ static void journal_push(HwErrorJournal *j, HwErrorKind *k)
 }
 
 void hw_error_journal_add(HwErrorJournal *j, const HwErrorInfo *info,
-                          HwErrorAction action, const char *rule,
+                          HwErrorAction action, const char *rule, bool urgent,
                           int64_t now_ns, int64_t time_us)
 {
     HwErrorKind key = {
@@ -180,7 +180,7 @@ void hw_error_journal_add(HwErrorJournal *j, const HwErrorInfo *info,
     }
     k->count += hw_error_count(info);
     k->last_us = time_us;
-    if (is_new) {
+    if (is_new || urgent) {
         journal_push(j, k);
     }
 }

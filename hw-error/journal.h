@@ -66,11 +66,12 @@ void hw_error_journal_destroy(HwErrorJournal *j);
  * @action: what was chosen; not HW_ERROR_ACTION_IGNORE.  Records with
  *     HW_ERROR_ACTION_QUIESCE wait.
  * @rule: id of the rule that chose it, or NULL
+ * @urgent: make a record at once, whatever there was lately
  * @now_ns: when, on a clock that never steps; never less than before
  * @time_us: when, in microseconds since the epoch
  */
 void hw_error_journal_add(HwErrorJournal *j, const HwErrorInfo *info,
-                          HwErrorAction action, const char *rule,
+                          HwErrorAction action, const char *rule, bool urgent,
                           int64_t now_ns, int64_t time_us);
 
 /**

@@ -271,7 +271,8 @@ static void add(HwErrorJournal *j, HwErrorSeverity severity, const char *label,
 {
     HwErrorInfo info = host_error(severity, label);
 
-    hw_error_journal_add(j, &info, action, NULL, ms * 1000000, ms * 1000);
+    hw_error_journal_add(j, &info, action, NULL, false, ms * 1000000,
+                         ms * 1000);
 }
 
 #define CORRECTED HW_ERROR_SEVERITY_CORRECTED
@@ -312,6 +313,24 @@ static void test_coalesce(void)
     g_assert_cmpint(hw_error_journal_expire(&j, 2 * SECOND), ==, -1);
     add(&j, CORRECTED, "a", REPORT, 2001);
     g_assert_cmpint(take_count(&j), ==, 1);
+    hw_error_journal_destroy(&j);
+}
+
+/* What is urgent has its record at once, with what came before it */
+static void test_urgent(void)
+{
+    HwErrorInfo info = host_error(FATAL, "a");
+    HwErrorJournal j;
+
+    hw_error_journal_init(&j);
+    add(&j, FATAL, "a", HW_ERROR_ACTION_STOP, 0);
+    g_assert_cmpint(take_count(&j), ==, 1);
+    add(&j, FATAL, "a", HW_ERROR_ACTION_STOP, 1);
+    g_assert_cmpint(take_count(&j), ==, 0);
+    hw_error_journal_add(&j, &info, HW_ERROR_ACTION_STOP, NULL, true, 2000000,
+                         2000);
+    g_assert_cmpint(take_count(&j), ==, 2);
+    g_assert_cmpint(hw_error_journal_expire(&j, SECOND), ==, -1);
     hw_error_journal_destroy(&j);
 }
 
@@ -529,6 +548,7 @@ int main(int argc, char **argv)
     g_test_add_func("/hw-error/policy/order", test_order);
     g_test_add_func("/hw-error/policy/bucket", test_bucket);
     g_test_add_func("/hw-error/journal/coalesce", test_coalesce);
+    g_test_add_func("/hw-error/journal/urgent", test_urgent);
     g_test_add_func("/hw-error/journal/numbers", test_numbers);
     g_test_add_func("/hw-error/journal/flood", test_flood);
     g_test_add_func("/hw-error/journal/waiting", test_waiting);
