@@ -77,8 +77,8 @@ def _prepare(without: _Vm, ruled: _Vm) -> None:
     say(f'  {ruled.name} has  ' + paint(f'-object {_RULE}', DIM))
 
 
-def _wait(vm: _Vm, what: str, event: str) -> dict:
-    found = vm.guest.event_wait(event, PATIENCE)
+def _wait(vm: _Vm, what: str, event: str, **match: object) -> dict:
+    found = vm.guest.event_wait(event, PATIENCE, {'data': match})
     expect(found, what)
     assert found
     return found
@@ -95,8 +95,8 @@ def _hang(without: _Vm, ruled: _Vm) -> None:
     until(lambda: ruled.guest.status() == 'paused', f'{ruled.name} pauses',
           PATIENCE)
     line.add(time.time(), ruled.name, paint(
-        f'a request has hung for {_LIMIT_MS} ms: it is quiesced, its CPUs '
-        'do not run any more', GREEN))
+        f'a request has hung for {_LIMIT_MS} ms: its CPUs are stopped, it '
+        'waits to be quiesced', GREEN))
     until(lambda: bool(without.panic()), f'{without.name} panics', PATIENCE)
     line.add(time.time(), without.name,
              paint(f'its guest: "{without.panic()}"', RED))
@@ -107,7 +107,8 @@ def _hang(without: _Vm, ruled: _Vm) -> None:
     ruled.storage.go_on()
     quiesced = _wait(ruled, 'not quiesced', 'VM_QUIESCED')
     line.add(stamp(quiesced), ruled.name, 'VM_QUIESCED')
-    error = _wait(ruled, 'not reported', 'HARDWARE_ERROR')
+    # that the request has ended is an event of its own
+    error = _wait(ruled, 'not reported', 'HARDWARE_ERROR', action='quiesce')
     line.add(stamp(error), ruled.name, 'HARDWARE_ERROR')
     line.tell()
 
