@@ -81,8 +81,10 @@ failure-table: all upstream
 bench-quiesce: all upstream
 	@tests/bench/quiesce
 
-bench-hw-error: all
+bench-hw-error: all upstream
 	@tests/bench/hw-error
+	@tests/bench/hw-error-block
+	@tests/bench/hw-error-flood
 
 lint: packages
 	@$(SERIES) lint
@@ -117,14 +119,14 @@ help:
 	@echo 'make [all]         patched QEMU: build/bin/'
 	@echo 'make upstream      unpatched QEMU: build/upstream/bin/'
 	@echo 'make asan          QEMU with sanitizers: build/asan/bin/'
-	@echo 'make demo          the main job, told to a person'
+	@echo 'make demo          what it is for, told to a person'
 	@echo 'make check         all tests: series unit qtest e2e faults soak'
 	@echo '                   fuzz libvirt'
 	@echo 'make check-TIER    one tier of them'
 	@echo 'make check-full    nightly: sanitizers, long soak and fuzz'
 	@echo 'make failure-table docs/failures.md, from the tests'
 	@echo 'make bench-quiesce time to quiesce against stop by hand'
-	@echo 'make bench-hw-error time from bad memory to the event'
+	@echo 'make bench-hw-error  errors: time to the event, in a flood; cost'
 	@echo 'make lint          checks that need no compiler'
 	@echo 'make bisect-check  every commit builds and passes its tests'
 	@echo 'make tree          a git worktree to edit in: build/tree'
