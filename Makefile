@@ -123,7 +123,7 @@ help:
 	@echo 'make check         all tests: series unit qtest e2e faults soak'
 	@echo '                   fuzz libvirt'
 	@echo 'make check-TIER    one tier of them'
-	@echo 'make check-full    nightly: sanitizers, long soak and fuzz'
+	@echo 'make check-full    nightly: sanitizers, long soak and fuzz, bad memory'
 	@echo 'make failure-table docs/failures.md, from the tests'
 	@echo 'make bench-quiesce time to quiesce against stop by hand'
 	@echo 'make bench-hw-error  errors: time to the event, in a flood; cost'

@@ -41,14 +41,16 @@ SCRIPTS = {
     'libvirt': Script('tests/libvirt/run', 900),
 }
 # Nightly: half an hour together.  QEMU has sanitizers there, but for the soak,
-# which is about moments that they would make rare.
+# which is about moments that they would make rare, and for a guest in a guest,
+# which would not get far with them.
 SANITIZED = BUILD / 'asan'
-FULL = ('asan-unit', 'asan-qtest', 'asan-fuzz', 'long-soak')
+FULL = ('asan-unit', 'asan-qtest', 'asan-fuzz', 'long-soak', 'nested')
 SCRIPTS['asan-fuzz'] = Script(
     'tests/e2e/fuzz', 900, ('--steps', '20000', '--seconds', '480'),
     {'QEMU_BIN': str(SANITIZED / 'bin')})
 SCRIPTS['long-soak'] = Script(
     'tests/e2e/soak', 1200, ('--rounds', '1000', '--seconds', '780'))
+SCRIPTS['nested'] = Script('tests/e2e/nested', 1500)
 # It ends QEMU while threads hang: what they hold looks leaked.
 LEAVES_THREADS = 'tests/qtest/vm-quiesce-hang-test'
 
