@@ -40,9 +40,9 @@ SCRIPTS = {
     'fuzz': Script('tests/e2e/fuzz', 600),
     'libvirt': Script('tests/libvirt/run', 900),
 }
-# Nightly: half an hour together.  QEMU has sanitizers there, but for the soak,
-# which is about moments that they would make rare, and for a guest in a guest,
-# which would not get far with them.
+# Nightly: up to an hour together, of which soak and fuzz have 21 minutes.  QEMU
+# has sanitizers there, but for the soak, which is about moments that they would
+# make rare, and for a guest in a guest, which would not get far with them.
 SANITIZED = BUILD / 'asan'
 FULL = ('asan-unit', 'asan-qtest', 'asan-fuzz', 'long-soak', 'nested')
 SCRIPTS['asan-fuzz'] = Script(

@@ -79,7 +79,8 @@ static inline bool hw_error_injects(HwErrorAction action)
 /**
  * hw_error_stall_limit_ms: After how many milliseconds a request in flight is
  * an error, by the rules.
- * @component: QOM path of the device, or name of the node
+ * @component: QOM path of the device, or name of the node; NULL for the lowest
+ *     limit that any component has
  *
  * Returns 0 if never.  Any thread, no lock needed.
  */
