@@ -187,7 +187,7 @@ class Shared:
         return ['-object', f'memory-backend-file,id=shared,share=on,'
                 f'size={_SIZE},mem-path={path}',
                 '-device',
-                f'ivshmem-plain,memdev=shared,addr={_PCI_SLOT:#x}']
+                f'ivshmem-plain,memdev=shared,master=on,addr={_PCI_SLOT:#x}']
 
     def write(self, offset: int, *words: int) -> None:
         """Orders."""
