@@ -29,3 +29,5 @@ LOADS = {
                    Phase(Kind.SCATTER, 80, hot_first=256))),
     'neighbour': Load((Phase(Kind.SCATTER, 400),), neighbour=True),
 }
+# those that say most in the time that they take
+DEFAULT = [name for name in LOADS if name != 'sweep-1000']

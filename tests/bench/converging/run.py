@@ -215,7 +215,8 @@ def _predictions(run: Run) -> None:
 def migrate(name: str, load: Load, arm: Arm, number: int, setting: Setting,
             work: Path) -> Run:
     """One run."""
-    run = Run(name, arm.name, number, host_load=os.getloadavg()[0])
+    run = Run(name, arm.name, number)
+    run.host_load = os.getloadavg()[0]
     with contextlib.ExitStack() as stack:
         stack.enter_context(link(setting))
         worker = stack.enter_context(Worker(
