@@ -17,7 +17,7 @@ TOOLS := qemu-system-x86_64 qemu-img qemu-io qemu-nbd qemu-storage-daemon
 
 .PHONY: all upstream asan demo check check-full check-series check-unit \
 	check-qtest check-e2e check-faults check-soak check-fuzz check-libvirt \
-	failure-table bench-quiesce bench-hw-error lint bisect-check tree fold \
+	failure-table bench-quiesce bench-hw-error bench-convergence lint bisect-check tree fold \
 	series rebase range-diff clean help packages
 .NOTPARALLEL:
 
@@ -86,6 +86,10 @@ bench-hw-error: all upstream
 	@tests/bench/hw-error-block
 	@tests/bench/hw-error-flood
 
+# BENCH_ARGS: see tests/bench/convergence --help
+bench-convergence: all
+	@tests/bench/convergence $(BENCH_ARGS)
+
 lint: packages
 	@$(SERIES) lint
 
@@ -127,6 +131,7 @@ help:
 	@echo 'make failure-table docs/failures.md, from the tests'
 	@echo 'make bench-quiesce time to quiesce against stop by hand'
 	@echo 'make bench-hw-error  errors: time to the event, in a flood; cost'
+	@echo 'make bench-convergence  migration of guests that write (BENCH_ARGS=)'
 	@echo 'make lint          checks that need no compiler'
 	@echo 'make bisect-check  every commit builds and passes its tests'
 	@echo 'make tree          a git worktree to edit in: build/tree'

@@ -1,0 +1,54 @@
+"""
+The arms: with what settings the guest is migrated.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+from dataclasses import dataclass, field
+
+_XBZRLE_CACHE = 256 << 20
+# a page per entry, and what QEMU's documentation suggests
+_RING = 4096
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Settings of a migration."""
+    name: str
+    capabilities: tuple[str, ...] = ()
+    parameters: dict[str, object] = field(default_factory=dict)
+    ring: bool = False
+    # is it the series' own?
+    ours: bool = False
+
+    def accel(self, accel: str) -> str:
+        """For QEMU's command line."""
+        return f'{accel},dirty-ring-size={_RING}' if self.ring else accel
+
+    def unavailable(self, accel: str, capabilities: set[str]) -> str:
+        """Why it cannot be used with a QEMU that has these; or nothing."""
+        missing = set(self.capabilities) - capabilities
+        if missing:
+            return f'this QEMU has no capability {", ".join(sorted(missing))}'
+        if self.ring and accel != 'kvm':
+            return 'only KVM has a dirty ring'
+        return ''
+
+
+_ENFORCE = {'convergence-mode': 'enforce'}
+
+ARMS = {arm.name: arm for arm in (
+    Arm('default'),
+    Arm('auto-converge', ('auto-converge',)),
+    Arm('tailslow', ('auto-converge',), {'cpu-throttle-tailslow': True}),
+    Arm('xbzrle', ('xbzrle',), {'xbzrle-cache-size': _XBZRLE_CACHE}),
+    Arm('dirty-limit', ('dirty-limit',), ring=True),
+    # a wrong promise, unless the network is as fast as that
+    Arm('switchover-bw', (), {'avail-switchover-bandwidth': 1 << 30}),
+    Arm('observe', ('convergence',), {'convergence-mode': 'observe'},
+        ours=True),
+    Arm('convergence', ('convergence',), _ENFORCE, ours=True),
+    Arm('convergence-ring', ('convergence',), _ENFORCE, ring=True, ours=True),
+)}
+# `observe` is the default with events
+DEFAULT = [name for name in ARMS if name != 'observe']
