@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness import elfdump
-from harness.nested import PAGE, SIZE, Nested, prepare
+from harness.host import SIZE, prepare
+from harness.nested import PAGE, Nested
 from harness.tap import Failure, expect
 
 _RULE = ('-object', 'hw-error-rule,id=rule,source=guest-memory,action=quiesce')
