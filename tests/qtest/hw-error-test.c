@@ -109,6 +109,8 @@ static void test_sources(void)
         "'age-ms': 10000, 'ended': false",
         "'source': 'backend', 'type': 'nbd', 'state': 'lost',"
         "'node-name': 'disk', 'chardev': 'c'",
+        "'source': 'backend', 'type': 'vhost-user', 'state': 'hung',"
+        "'qom-path': '/machine/peripheral/disk', 'queue': 3, 'age-ms': 12",
         "'source': 'guest-panic', 'kdump': true, 'action': 'run'",
         "'source': 'watchdog', 'qom-path': '/machine/peripheral/wdt',"
         "'action': 'reset'",
@@ -283,7 +285,14 @@ static void test_bad_rules(void)
         { "'id': 'x', 'action': 'stop', 'threshold': 2", "'window'" },
         { "'id': 'x', 'action': 'stop', 'window': 2", "'window'" },
         { "'id': 'x', 'action': 'stop', 'stall-limit': 1000",
-          "requires source 'block-stall'" },
+          "requires source 'block-stall' or 'backend'" },
+        { "'id': 'x', 'action': 'stop', 'source': 'backend',"
+          " 'stall-limit': 9",
+          "'stall-limit' must be between 10 and 86400000" },
+        { "'id': 'x', 'action': 'stop', 'source': 'backend',"
+          " 'stall-limit': 86400001", "'stall-limit' must be between" },
+        { "'id': 'x', 'action': 'stop', 'source': 'backend',"
+          " 'stall-limit': -1", "'stall-limit'" },
         { "'id': 'x', 'action': 'inject', 'source': 'kvm'",
           "cannot be injected" },
         { "'id': 'x', 'action': 'stop', 'source': 'kvm', 'severity': 'fatal'",

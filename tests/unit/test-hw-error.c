@@ -95,12 +95,16 @@ static void test_bad_rules(void)
         { { .has_threshold = true, .threshold = 2 }, "requires property "
           "'window'" },
         { { .has_stall_limit = true, .stall_limit = 10 },
-          "requires source 'block-stall'" },
+          "requires source 'block-stall' or 'backend'" },
         { { SOURCE(KVM), .has_stall_limit = true, .stall_limit = 10 },
-          "requires source 'block-stall'" },
+          "requires source 'block-stall' or 'backend'" },
         { { SOURCE(BLOCK_STALL), .has_stall_limit = true, .stall_limit = 9 },
           "must be between 10 and 86400000" },
         { { SOURCE(BLOCK_STALL), .has_stall_limit = true,
+            .stall_limit = 86400001 }, "must be between 10 and 86400000" },
+        { { SOURCE(BACKEND), .has_stall_limit = true, .stall_limit = 9 },
+          "must be between 10 and 86400000" },
+        { { SOURCE(BACKEND), .has_stall_limit = true,
             .stall_limit = 86400001 }, "must be between 10 and 86400000" },
         { { SOURCE(KVM), ACTION(INJECT) }, "cannot be injected" },
         /* The same errors as 'old' */
@@ -121,25 +125,43 @@ static void test_bad_rules(void)
     rules_free(&rules);
 }
 
+static uint32_t stall_limit(HwErrorRules *rules, const char *component)
+{
+    return hw_error_policy_stall_limit(rules, HW_ERROR_SOURCE_BLOCK_STALL,
+                                       component);
+}
+
 static void test_stall_limit(void)
 {
     HwErrorRules rules = QTAILQ_HEAD_INITIALIZER(rules);
 
-    g_assert_cmpint(hw_error_policy_stall_limit(&rules, "c"), ==, 0);
+    g_assert_cmpint(stall_limit(&rules, "c"), ==, 0);
     hw_error_policy_add(&rules, "any", RULE(SOURCE(BLOCK_STALL)), &error_abort);
-    g_assert_cmpint(hw_error_policy_stall_limit(&rules, "c"), ==, 0);
+    g_assert_cmpint(stall_limit(&rules, "c"), ==, 0);
     hw_error_policy_add(&rules, "recoverable",
                         RULE(SOURCE(BLOCK_STALL), SEVERITY(RECOVERABLE),
                              .has_stall_limit = true, .stall_limit = 500),
                         &error_abort);
-    g_assert_cmpint(hw_error_policy_stall_limit(&rules, "c"), ==, 500);
+    g_assert_cmpint(stall_limit(&rules, "c"), ==, 500);
     hw_error_policy_add(&rules, "c",
                         RULE(SOURCE(BLOCK_STALL), .component = (char *)"c",
                              .has_stall_limit = true, .stall_limit = 700),
                         &error_abort);
-    g_assert_cmpint(hw_error_policy_stall_limit(&rules, "c"), ==, 700);
-    g_assert_cmpint(hw_error_policy_stall_limit(&rules, "b"), ==, 500);
-    g_assert_cmpint(hw_error_policy_stall_limit(&rules, NULL), ==, 500);
+    g_assert_cmpint(stall_limit(&rules, "c"), ==, 700);
+    g_assert_cmpint(stall_limit(&rules, "b"), ==, 500);
+    g_assert_cmpint(stall_limit(&rules, NULL), ==, 500);
+
+    /* Each source has limits of its own */
+    g_assert_cmpint(hw_error_policy_stall_limit(
+                        &rules, HW_ERROR_SOURCE_BACKEND, NULL), ==, 0);
+    hw_error_policy_add(&rules, "backend",
+                        RULE(SOURCE(BACKEND), .has_stall_limit = true,
+                             .stall_limit = 100),
+                        &error_abort);
+    g_assert_cmpint(hw_error_policy_stall_limit(
+                        &rules, HW_ERROR_SOURCE_BACKEND, "c"), ==, 100);
+    g_assert_cmpint(stall_limit(&rules, "c"), ==, 700);
+    g_assert_cmpint(stall_limit(&rules, NULL), ==, 500);
     rules_free(&rules);
 }
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from harness import elfdump
 from harness.errors import (expect_memory, expect_no_migration,
                             expect_quiesced)
-from harness.nested import PAGE, SIZE, Nested, prepare
+from harness.host import SIZE, prepare
+from harness.nested import PAGE, Nested
 from harness.tap import expect
 
 _RULE = ('-object', 'hw-error-rule,id=rule,source=guest-memory,action=quiesce')

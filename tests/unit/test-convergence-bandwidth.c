@@ -1,0 +1,77 @@
+/*
+ * Unit tests for the bandwidth estimate of migration convergence
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/units.h"
+#include "../../migration/convergence-bandwidth.h"
+
+#define MS 1000000LL
+
+static void test_none(void)
+{
+    ConvergenceBandwidth b = { 0 };
+
+    g_assert_cmpuint(convergence_bandwidth_low(&b), ==, 0);
+    convergence_bandwidth_add(&b, 0, 100 * MS);
+    convergence_bandwidth_add(&b, MiB, 0);
+    convergence_bandwidth_add(&b, MiB, -1);
+    g_assert_cmpuint(convergence_bandwidth_low(&b), ==, 0);
+}
+
+static void test_steady(void)
+{
+    ConvergenceBandwidth b = { 0 };
+
+    for (int i = 0; i < 10; i++) {
+        convergence_bandwidth_add(&b, 10 * MiB, 100 * MS);
+        g_assert_cmpfloat_with_epsilon(convergence_bandwidth_low(&b),
+                                       100.0 * MiB, 1.0);
+    }
+}
+
+/* A prediction from it must hold for most of the samples */
+static void test_scatter(void)
+{
+    ConvergenceBandwidth b = { 0 };
+    uint64_t low;
+    int below = 0;
+
+    for (int i = 0; i < 1000; i++) {
+        uint64_t mib = g_test_rand_int_range(50, 150);
+
+        convergence_bandwidth_add(&b, mib * MiB, 1000 * MS);
+        low = convergence_bandwidth_low(&b);
+        if (i >= 20 && mib * MiB < low) {
+            below++;
+        }
+    }
+    g_assert_cmpint(below, <, 350);
+    g_assert_cmpint(low, >, 50 * MiB);
+}
+
+/* A link that became slow is not taken for a fast one for longer than 2 s */
+static void test_drop(void)
+{
+    ConvergenceBandwidth b = { 0 };
+
+    for (int i = 0; i < 100; i++) {
+        convergence_bandwidth_add(&b, 100 * MiB, 100 * MS);
+    }
+    for (int i = 0; i < 20; i++) {
+        convergence_bandwidth_add(&b, 10 * MiB, 100 * MS);
+    }
+    g_assert_cmpuint(convergence_bandwidth_low(&b), <, 110 * MiB);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/convergence/bandwidth/none", test_none);
+    g_test_add_func("/convergence/bandwidth/steady", test_steady);
+    g_test_add_func("/convergence/bandwidth/scatter", test_scatter);
+    g_test_add_func("/convergence/bandwidth/drop", test_drop);
+    return g_test_run();
+}
