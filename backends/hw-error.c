@@ -9,24 +9,52 @@
 #include "hw-error/backend.h"
 #include "hw-error/hw-error.h"
 #include "hw/qdev-core.h"
+#include "qemu/timer.h"
 
-/* Labels of the connections that are lost; protected by the BQL */
-static GHashTable *lost;
+/* What is known to be wrong with a connection */
+typedef struct Trouble {
+    bool lost;
+    bool hung;
+    /* When it has got on last, if it is known to hang; 0 if not known */
+    int64_t since_ms;
+    /* QOM path of the device that it hangs for, or NULL */
+    char *qom_path;
+} Trouble;
 
-static gboolean is_gone(void *label, void *value, void *opaque)
+/* By the labels of the character devices; protected by the BQL */
+static GHashTable *troubles;
+
+static void free_trouble(void *opaque)
 {
-    return !qemu_chr_find(label);
+    Trouble *t = opaque;
+
+    g_free(t->qom_path);
+    g_free(t);
 }
 
-/* Returns: false if that was known already */
-static bool set_lost(const char *label)
+/* NULL if nothing is known to be wrong */
+static Trouble *find_trouble(const char *chardev)
 {
-    if (!lost) {
-        lost = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    return troubles && chardev ? g_hash_table_lookup(troubles, chardev) : NULL;
+}
+
+static Trouble *get_trouble(const char *chardev)
+{
+    /* What QEMU has made for itself has no name, and nothing is kept of it */
+    static Trouble nameless;
+    Trouble *t = chardev ? find_trouble(chardev) : &nameless;
+
+    if (t == &nameless) {
+        t->lost = t->hung = false;
+    } else if (!t) {
+        if (!troubles) {
+            troubles = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+                                             free_trouble);
+        }
+        t = g_new0(Trouble, 1);
+        g_hash_table_insert(troubles, g_strdup(chardev), t);
     }
-    /* Some were never back before they were removed */
-    g_hash_table_foreach_remove(lost, is_gone, NULL);
-    return g_hash_table_add(lost, g_strdup(label));
+    return t;
 }
 
 static bool reconnects(Chardev *chr)
@@ -55,45 +83,89 @@ static HwErrorSeverity severity(HwErrorBackendState state, Object *dev,
                                      : HW_ERROR_SEVERITY_RECOVERABLE;
 }
 
-static void report(HwErrorBackendType type, HwErrorBackendState state,
-                   Object *dev, Chardev *chr, bool reusable)
+/* @path: of @dev, or of the device that is no longer there; or NULL */
+static HwErrorAction report(HwErrorBackendType type, HwErrorBackendState state,
+                            Object *dev, const char *path, Chardev *chr,
+                            bool reusable, const HwErrorBackendWait *wait)
 {
-    g_autofree char *path = dev ? object_get_canonical_path(dev) : NULL;
     HwErrorInfo e = {
         .source = HW_ERROR_SOURCE_BACKEND,
         .severity = severity(state, dev, reusable && reconnects(chr)),
         .u.backend.type = type,
         .u.backend.state = state,
-        .u.backend.qom_path = path,
+        .u.backend.qom_path = (char *)path,
         .u.backend.chardev = chr->label,
+        .u.backend.has_queue = wait->has_queue,
+        .u.backend.queue = wait->queue,
+        .u.backend.has_age_ms = wait->age_ms,
+        .u.backend.age_ms = wait->age_ms,
     };
 
-    hw_error_report(&e);
+    return hw_error_report(&e);
 }
 
 void hw_error_backend_lost(HwErrorBackendType type, Object *dev,
                            CharFrontend *fe, bool reusable)
 {
     Chardev *chr = qemu_chr_fe_get_driver(fe);
+    Trouble *t = get_trouble(chr->label);
+    g_autofree char *path = dev ? object_get_canonical_path(dev) : NULL;
 
-    if (set_lost(chr->label)) {
-        report(type, HW_ERROR_BACKEND_STATE_LOST, dev, chr, reusable);
+    if (!t->lost) {
+        t->lost = true;
+        report(type, HW_ERROR_BACKEND_STATE_LOST, dev, path, chr, reusable,
+               &(HwErrorBackendWait) { });
     }
 }
 
-void hw_error_backend_hung(HwErrorBackendType type, Object *dev,
-                           CharFrontend *fe)
+bool hw_error_backend_is_lost(const char *chardev)
 {
-    report(type, HW_ERROR_BACKEND_STATE_HUNG, dev, qemu_chr_fe_get_driver(fe),
-           true);
+    Trouble *t = find_trouble(chardev);
+
+    return t && t->lost;
+}
+
+HwErrorAction hw_error_backend_hung(HwErrorBackendType type, CharFrontend *fe,
+                                    const HwErrorBackendWait *wait)
+{
+    Chardev *chr = qemu_chr_fe_get_driver(fe);
+    Trouble *t = get_trouble(chr->label);
+
+    if (t->hung) {
+        return HW_ERROR_ACTION_REPORT;
+    }
+    t->hung = true;
+    if (wait->age_ms) {
+        t->since_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) - wait->age_ms;
+    }
+    g_free(t->qom_path);
+    t->qom_path = wait->dev ? object_get_canonical_path(wait->dev) : NULL;
+    return report(type, HW_ERROR_BACKEND_STATE_HUNG, wait->dev, t->qom_path,
+                  chr, true, wait);
 }
 
 void hw_error_backend_back(HwErrorBackendType type, Object *dev,
                            CharFrontend *fe)
 {
     Chardev *chr = qemu_chr_fe_get_driver(fe);
+    Trouble *t = find_trouble(chr->label);
+    g_autofree char *path = dev ? object_get_canonical_path(dev) : NULL;
+    HwErrorBackendWait wait = { };
 
-    if (lost && g_hash_table_remove(lost, chr->label)) {
-        report(type, HW_ERROR_BACKEND_STATE_BACK, dev, chr, true);
+    if (!t) {
+        return;
+    }
+    if (t->since_ms) {
+        wait.age_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) - t->since_ms;
+    }
+    report(type, HW_ERROR_BACKEND_STATE_BACK, dev, path ?: t->qom_path, chr,
+           true, &wait);
+    g_hash_table_remove(troubles, chr->label);
+}
+
+void hw_error_backend_forget(const char *chardev)
+{
+    if (troubles) {
+        g_hash_table_remove(troubles, chardev);
     }
 }

@@ -34,10 +34,6 @@
 #include "system/block-backend.h"
 #include "trace.h"
 
-/* How often requests are looked at: a quarter of the limit, within these */
-#define SCAN_MIN_MS 10
-#define SCAN_MAX_MS 250
-
 /* The request of a node that has failed last in this thread */
 typedef struct EndedRequest {
     Coroutine *co;
@@ -330,7 +326,8 @@ static char *root_device_path(BlockDriverState *bs)
 /* Requests of @bs that were started until then are too old; 0 if none is */
 static int64_t limit_ns(BlockDriverState *bs, const char *path)
 {
-    uint32_t ms = hw_error_stall_limit_ms(path ?: bdrv_get_node_name(bs));
+    uint32_t ms = hw_error_stall_limit_ms(HW_ERROR_SOURCE_BLOCK_STALL,
+                                          path ?: bdrv_get_node_name(bs));
 
     return ms ? qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
                 (int64_t)ms * SCALE_MS : 0;
@@ -398,7 +395,7 @@ static void scan(void *opaque)
 
     while ((bs = bdrv_next_all_states(bs))) {
         /* Nearly always there is nothing that is older than this */
-        if (oldest_start(bs) <= now_ns - SCAN_MIN_MS * SCALE_MS) {
+        if (oldest_start(bs) <= now_ns - (int64_t)scan_ms * SCALE_MS) {
             scan_node(bs);
         }
     }
@@ -407,13 +404,11 @@ static void scan(void *opaque)
 
 static void policy_changed(Notifier *n, void *unused)
 {
-    uint32_t shortest_ms = hw_error_stall_limit_ms(NULL);
-
-    if (!shortest_ms) {
+    scan_ms = hw_error_stall_scan_ms(HW_ERROR_SOURCE_BLOCK_STALL);
+    if (!scan_ms) {
         g_clear_pointer(&timer, timer_free);
         return;
     }
-    scan_ms = MAX(SCAN_MIN_MS, MIN(shortest_ms / 4, SCAN_MAX_MS));
     if (!timer) {
         timer = aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME,
                               SCALE_MS, scan, NULL);

@@ -39,6 +39,10 @@
 #include "system/vm-quiesce.h"
 #include "trace.h"
 
+/* How often stalls are looked for: a quarter of the limit, within these */
+#define SCAN_MIN_MS 10
+#define SCAN_MAX_MS 250
+
 static QemuMutex hw_error_lock;
 static QemuMutex hw_error_send_lock;
 
@@ -356,11 +360,19 @@ void hw_error_rule_remove(HwErrorPolicyRule *rule)
     notifier_list_notify(&hw_error_policy_notifiers, NULL);
 }
 
-uint32_t hw_error_stall_limit_ms(const char *component)
+uint32_t hw_error_stall_limit_ms(HwErrorSource source, const char *component)
 {
     QEMU_LOCK_GUARD(&hw_error_lock);
 
-    return hw_error_policy_stall_limit(&hw_error_rules, component);
+    return hw_error_policy_stall_limit(&hw_error_rules, source, component);
+}
+
+uint32_t hw_error_stall_scan_ms(HwErrorSource source)
+{
+    uint32_t shortest_ms = hw_error_stall_limit_ms(source, NULL);
+
+    return shortest_ms ? MAX(SCAN_MIN_MS, MIN(shortest_ms / 4, SCAN_MAX_MS))
+                       : 0;
 }
 
 void hw_error_add_policy_notifier(Notifier *n)

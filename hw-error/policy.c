@@ -119,9 +119,10 @@ static bool rule_check(const HwErrorRuleProperties *m, Error **errp)
         return false;
     }
     if (m->has_stall_limit &&
-        !(m->has_source && m->source == HW_ERROR_SOURCE_BLOCK_STALL)) {
-        error_setg(errp,
-                   "Property 'stall-limit' requires source 'block-stall'");
+        !(m->has_source && (m->source == HW_ERROR_SOURCE_BLOCK_STALL ||
+                            m->source == HW_ERROR_SOURCE_BACKEND))) {
+        error_setg(errp, "Property 'stall-limit' requires source 'block-stall' "
+                   "or 'backend'");
         return false;
     }
     if (m->has_stall_limit && (m->stall_limit < MIN_STALL_LIMIT_MS ||
@@ -226,6 +227,7 @@ const HwErrorPolicyRule *hw_error_policy_peek(HwErrorRules *rules,
 }
 
 uint32_t hw_error_policy_stall_limit(HwErrorRules *rules,
+                                     HwErrorSource source,
                                      const char *component)
 {
     HwErrorPolicyRule *rule;
@@ -234,7 +236,7 @@ uint32_t hw_error_policy_stall_limit(HwErrorRules *rules,
     QTAILQ_FOREACH(rule, rules, next) {
         const HwErrorRuleProperties *m = rule->match;
 
-        if (!m->has_stall_limit) {
+        if (!m->has_stall_limit || m->source != source) {
             continue;
         }
         if (!component) {

@@ -88,13 +88,16 @@ const HwErrorPolicyRule *hw_error_policy_peek(HwErrorRules *rules,
                                               uint64_t count, int64_t now_ns);
 
 /**
- * hw_error_policy_stall_limit: When a request in flight counts as stalled.
+ * hw_error_policy_stall_limit: When a request in flight counts as stalled, or
+ * a back end as hung.
+ * @source: 'block-stall' or 'backend'
  * @component: name of the component; NULL if any could be meant: then the
  *     lowest limit that there is
  *
  * In milliseconds; 0 if never.
  */
 uint32_t hw_error_policy_stall_limit(HwErrorRules *rules,
+                                     HwErrorSource source,
                                      const char *component);
 
 /** hw_error_policy_reset: Count anew. */

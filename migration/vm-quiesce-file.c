@@ -12,6 +12,15 @@
 #include "system/runstate.h"
 #include "system/vm-quiesce.h"
 
+void migration_quiesce_completed(RunState old_state)
+{
+    /* A VM that was saved quiesced may have been unquiesced meanwhile */
+    if (old_state != RUN_STATE_QUIESCED &&
+        !runstate_check(RUN_STATE_QUIESCED)) {
+        runstate_set(RUN_STATE_POSTMIGRATE);
+    }
+}
+
 bool migration_quiesce_allows(MigrationAddress *addr, Error **errp)
 {
     if (!vm_quiesce_active()) {

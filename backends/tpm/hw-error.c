@@ -8,6 +8,7 @@
 #include "block/aio.h"
 #include "hw-error.h"
 #include "hw-error/backend.h"
+#include "qemu/atomic.h"
 #include "qemu/main-loop.h"
 
 struct TPMHwError {
@@ -16,6 +17,10 @@ struct TPMHwError {
     /* Source that waits for the end of the data channel, or 0 */
     guint data_watch;
     QEMUBH *lost_bh;
+    HwErrorBackendWatch watch;
+    HwErrorBackendStep step;
+    /* Odd while a command is with the emulator; another one for each of them */
+    uint32_t seq;
 };
 
 static void emulator_lost(void *opaque)
@@ -46,6 +51,28 @@ static gboolean data_closed(QIOChannel *data, GIOCondition condition,
     return G_SOURCE_REMOVE;
 }
 
+void tpm_hw_error_begin(TPMHwError *h)
+{
+    qatomic_inc(&h->seq);
+}
+
+void tpm_hw_error_end(TPMHwError *h)
+{
+    qatomic_inc(&h->seq);
+}
+
+static bool look(HwErrorBackendWatch *w, HwErrorBackendWait *wait)
+{
+    TPMHwError *h = container_of(w, TPMHwError, watch);
+    uint32_t seq = qatomic_read(&h->seq);
+
+    wait->dev = OBJECT(h->tb->tpmif);
+    if (seq & 1) {
+        wait->age_ms = hw_error_backend_step_ms(&h->step, seq);
+    }
+    return true;
+}
+
 TPMHwError *tpm_hw_error_watch(TPMBackend *tb, CharFrontend *ctrl,
                                QIOChannel *data)
 {
@@ -57,6 +84,10 @@ TPMHwError *tpm_hw_error_watch(TPMBackend *tb, CharFrontend *ctrl,
     h->data_watch = qio_channel_add_watch(data, G_IO_HUP, data_closed, h, NULL);
     qemu_chr_fe_set_handlers(ctrl, NULL, NULL, ctrl_event, NULL, h, NULL,
                              false);
+    h->watch.type = HW_ERROR_BACKEND_TYPE_TPM;
+    h->watch.fe = ctrl;
+    h->watch.look = look;
+    hw_error_backend_watch(&h->watch);
     return h;
 }
 
@@ -65,6 +96,7 @@ void tpm_hw_error_unwatch(TPMHwError *h)
     if (!h) {
         return;
     }
+    hw_error_backend_unwatch(&h->watch);
     qemu_chr_fe_set_handlers(h->ctrl, NULL, NULL, NULL, NULL, NULL, NULL,
                              false);
     if (h->data_watch) {

@@ -14,7 +14,7 @@
 typedef struct TPMHwError TPMHwError;
 
 /**
- * tpm_hw_error_watch: Report it when the emulator is lost.
+ * tpm_hw_error_watch: Report it when the emulator is lost, or hangs.
  * @tb: the back end
  * @ctrl: its control channel
  * @data: its data channel
@@ -26,6 +26,16 @@ typedef struct TPMHwError TPMHwError;
  */
 TPMHwError *tpm_hw_error_watch(TPMBackend *tb, CharFrontend *ctrl,
                                QIOChannel *data);
+
+/**
+ * tpm_hw_error_begin: A command is about to be handed to the emulator.
+ *
+ * One at a time, in any thread, without the BQL.
+ */
+void tpm_hw_error_begin(TPMHwError *h);
+
+/** tpm_hw_error_end: The emulator has answered it, or is lost. */
+void tpm_hw_error_end(TPMHwError *h);
 
 /** tpm_hw_error_unwatch: Do that no more; @h may be NULL. */
 void tpm_hw_error_unwatch(TPMHwError *h);

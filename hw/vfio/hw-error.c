@@ -2,8 +2,8 @@
  * Hardware errors: one VFIO device
  *
  * Knows a device by its name only.  The physical device's registers are not
- * read: the host resets a device that has failed, and meanwhile makes whoever
- * reads them wait, for a second or longer, and the VM with him.
+ * read: the host has cleared them, or resets the device, and meanwhile makes
+ * whoever reads them wait, for two seconds or longer.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -16,14 +16,16 @@
  *              vfio_unquiesce_device() takes back
  * @errp: says why the device may still do DMA
  *
- * Called with the BQL held.  Returns: false and sets @errp on failure.
+ * Any thread; nobody else may change the device's state or its command
+ * register meanwhile.  Waits while the host resets the device.  Returns: false
+ * and sets @errp on failure.
  */
 bool vfio_quiesce_device(VFIODevice *vbasedev, bool *bus_master, Error **errp);
 
 /**
  * vfio_unquiesce_device: Switch bus mastering on again.
  *
- * Called with the BQL held.  Returns: false and sets @errp on failure.
+ * As above.  Returns: false and sets @errp on failure.
  */
 bool vfio_unquiesce_device(VFIODevice *vbasedev, Error **errp);
 

@@ -28,7 +28,7 @@ static char *device_name(struct vhost_dev *hdev)
 #ifdef CONFIG_VHOST_USER
 
 /*
- * How long vhost_user_quiesce_wait() waits for what a healthy back end answers
+ * How long vhost_user_wait_limited() waits for what a healthy back end answers
  * at once.  To give up means that the host must be fenced, so this is rather
  * too long than too short.
  */
@@ -61,13 +61,12 @@ static bool is_listed(struct vhost_dev *wanted)
     return false;
 }
 
-bool vhost_user_quiesce_wait(CharFrontend *chr)
+bool vhost_user_wait_limited(CharFrontend *chr)
 {
     Object *chardev = OBJECT(qemu_chr_fe_get_driver(chr));
     GPollFD pfd = { .events = G_IO_IN };
 
-    if (!vm_quiesce_active() ||
-        !object_dynamic_cast(chardev, TYPE_CHARDEV_SOCKET) ||
+    if (!object_dynamic_cast(chardev, TYPE_CHARDEV_SOCKET) ||
         !SOCKET_CHARDEV(chardev)->sioc) {
         return true;
     }
@@ -79,6 +78,11 @@ bool vhost_user_quiesce_wait(CharFrontend *chr)
                  CHARDEV(chardev)->label);
     qemu_chr_fe_disconnect(chr);
     return false;
+}
+
+bool vhost_user_quiesce_wait(CharFrontend *chr)
+{
+    return !vm_quiesce_active() || vhost_user_wait_limited(chr);
 }
 
 static bool is_vhost_user(struct vhost_dev *hdev)

@@ -77,14 +77,24 @@ static inline bool hw_error_injects(HwErrorAction action)
 }
 
 /**
- * hw_error_stall_limit_ms: After how many milliseconds a request in flight is
- * an error, by the rules.
+ * hw_error_stall_limit_ms: After how many milliseconds it is an error, by the
+ * rules, that a request is in flight, or that a back end does not get on.
+ * @source: 'block-stall' or 'backend'
  * @component: QOM path of the device, or name of the node; NULL for the lowest
  *     limit that any component has
  *
  * Returns 0 if never.  Any thread, no lock needed.
  */
-uint32_t hw_error_stall_limit_ms(const char *component);
+uint32_t hw_error_stall_limit_ms(HwErrorSource source, const char *component);
+
+/**
+ * hw_error_stall_scan_ms: Every how many milliseconds to look for that.
+ * @source: as above
+ *
+ * Returns 0 if no component has a limit, else a number that is not more than
+ * the lowest one.  Any thread, no lock needed.
+ */
+uint32_t hw_error_stall_scan_ms(HwErrorSource source);
 
 /**
  * hw_error_add_policy_notifier: Be told when rules have come or gone.

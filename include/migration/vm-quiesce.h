@@ -8,6 +8,7 @@
 #define MIGRATION_VM_QUIESCE_H
 
 #include "qapi/qapi-types-migration.h"
+#include "qapi/qapi-types-run-state.h"
 
 /**
  * migration_quiesce_possible: Whether migration allows the VM to be quiesced.
@@ -25,6 +26,15 @@ bool migration_quiesce_possible(Error **errp);
  * Called with the BQL held.
  */
 bool migration_quiesce_allows(MigrationAddress *addr, Error **errp);
+
+/**
+ * migration_quiesce_completed: The VM has been migrated: it is in the run state
+ * "postmigrate" now, unless it was saved quiesced.
+ * @old_state: the run state when it was stopped for that
+ *
+ * Called with the BQL held.
+ */
+void migration_quiesce_completed(RunState old_state);
 
 /** vm_quiesce_register_vmstate: Must be followed by the global state. */
 void vm_quiesce_register_vmstate(void);

@@ -14,7 +14,7 @@
 #include "hw/virtio/vhost.h"
 
 /**
- * vhost_user_hw_error_watch: Report it when a back end is lost.
+ * vhost_user_hw_error_watch: Report it when a back end is lost, or hangs.
  * @chr: the connection
  *
  * Until the device sets handlers of its own, if it does: then it has to call
@@ -23,13 +23,26 @@
  */
 void vhost_user_hw_error_watch(CharFrontend *chr);
 
+/**
+ * vhost_user_hw_error_unwatch: Do that no more.
+ * @chr: the connection; it may be closed, and its chardev gone
+ */
+void vhost_user_hw_error_unwatch(CharFrontend *chr);
+
+/**
+ * vhost_user_hw_error_wait: Wait for a message, as vhost_user_quiesce_wait().
+ * @hdev: any device on the connection
+ * @chr: the connection
+ *
+ * Also not for ever if the back end is known to hang, and the VM is to be
+ * stopped for that.  That nothing has come is reported.
+ */
+bool vhost_user_hw_error_wait(struct vhost_dev *hdev, CharFrontend *chr);
+
 /** vhost_user_hw_error_lost: See hw_error_backend_lost(). */
 void vhost_user_hw_error_lost(DeviceState *dev, CharFrontend *chr);
 
 /** vhost_user_hw_error_back: See hw_error_backend_back(). */
 void vhost_user_hw_error_back(DeviceState *dev, CharFrontend *chr);
-
-/** vhost_user_hw_error_hung: See hw_error_backend_hung(). */
-void vhost_user_hw_error_hung(struct vhost_dev *hdev);
 
 #endif

@@ -47,10 +47,17 @@ bool vhost_user_quiesce_answer(struct vhost_dev *dev);
 void vhost_user_quiesce_end(void);
 
 /**
- * vhost_user_quiesce_wait: Wait for a message, but not for ever if the VM is
- * being quiesced or quiesced.
+ * vhost_user_wait_limited: Wait for a message, but not for ever.
  * @chr: the connection; it is closed if nothing comes, because an answer that
  *       comes late would be taken for another one
+ *
+ * Returns: false if nothing has come.
+ */
+bool vhost_user_wait_limited(CharFrontend *chr);
+
+/**
+ * vhost_user_quiesce_wait: Do that if the VM is being quiesced or quiesced; it
+ * is not necessary otherwise.
  */
 bool vhost_user_quiesce_wait(CharFrontend *chr);
 
