@@ -17,8 +17,8 @@ TOOLS := qemu-system-x86_64 qemu-img qemu-io qemu-nbd qemu-storage-daemon
 
 .PHONY: all upstream asan demo check check-full check-series check-unit \
 	check-qtest check-e2e check-faults check-soak check-fuzz check-libvirt \
-	failure-table bench-quiesce bench-hw-error bench-convergence lint bisect-check tree fold \
-	series rebase range-diff clean help packages
+	failure-table bench-quiesce bench-hw-error bench-convergence lint \
+	bisect-check tree fold series rebase range-diff clean help packages
 .NOTPARALLEL:
 
 # Compile build/$(1)src into build/$(1)qemu; link the tools to build/$(1)bin.
