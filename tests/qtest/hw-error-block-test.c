@@ -10,11 +10,9 @@
 
 #include "qemu/osdep.h"
 #include <sys/wait.h>
+#include "hw-error-util.h"
 #include "libqos/virtio.h"
 #include "qemu/bswap.h"
-#include "qobject/qdict.h"
-#include "qobject/qjson.h"
-#include "qobject/qlist.h"
 #include "standard-headers/linux/virtio_blk.h"
 #include "standard-headers/linux/virtio_scsi.h"
 #include "vm-quiesce-util.h"
@@ -291,8 +289,7 @@ static Vm *vm_start(const Disk *disk, const char *disk_options,
     Vm *vm = g_new0(Vm, 1);
 
     vm->disk = disk;
-    vm->qts = qtest_initf("-machine pc %s %s%s", args, disk->args,
-                          disk_options);
+    vm->qts = hwe_start("-machine pc %s %s%s", args, disk->args, disk_options);
     switch (disk->type) {
     case DISK_VIRTIO_BLK:
         vmq_virtio_start(&vm->virtio, vm->qts, 1);
@@ -321,58 +318,17 @@ static void vm_quit(Vm *vm)
     g_free(vm);
 }
 
-/* Rules and records */
+/* Records */
 
-static void G_GNUC_PRINTF(2, 3) add_rule(QTestState *qts, const char *fmt, ...)
-{
-    va_list ap;
-    QDict *args;
-
-    va_start(ap, fmt);
-    args = qdict_from_vjsonf_nofail(fmt, ap);
-    va_end(ap);
-    qdict_put_str(args, "qom-type", "hw-error-rule");
-    qtest_qmp_assert_success(qts, "{ 'execute': 'object-add',"
-                             "  'arguments': %p }", args);
-}
-
-static void remove_rule(QTestState *qts, const char *id)
-{
-    qtest_qmp_assert_success(qts, "{ 'execute': 'object-del',"
-                             "  'arguments': { 'id': %s } }", id);
-}
-
-/* The id of the last record, and the number of errors without a record */
-static void assert_log(QTestState *qts, int64_t last_id)
-{
-    g_autoptr(QDict) log = qtest_qmp_assert_success_ref(
-        qts, "{ 'execute': 'query-hardware-errors' }");
-
-    g_assert_cmpint(qdict_get_int(log, "last-id"), ==, last_id);
-    g_assert_cmpint(qdict_get_int(log, "pending"), ==, 0);
-}
-
-/*
- * The next record of @source, to be freed.  @quiesced is set if VM_QUIESCED
- * comes first: to its token, to be freed.
- */
-static QDict *wait_record(QTestState *qts, const char *source, char **quiesced)
+/* The next one of @source, to be unreferenced; others are passed over */
+static QDict *wait_record(QTestState *qts, const char *source)
 {
     while (true) {
-        /* One may have come with the reply to a command */
-        g_autoptr(QDict) event = qtest_qmp_event_ref(qts, "HARDWARE_ERROR") ?:
-                                 qtest_qmp_receive_dict(qts);
-        const char *name = qdict_get_try_str(event, "event");
-        QDict *data = qdict_get_qdict(event, "data");
+        g_autoptr(QDict) record = hwe_event(qts, "HARDWARE_ERROR");
+        QDict *info = qdict_get_qdict(record, "info");
 
-        if (!g_strcmp0(name, "VM_QUIESCED") && quiesced) {
-            g_assert_null(*quiesced);
-            *quiesced = g_strdup(qdict_get_str(data, "token"));
-        }
-        if (!g_strcmp0(name, "HARDWARE_ERROR") &&
-            g_str_equal(qdict_get_str(qdict_get_qdict(data, "info"), "source"),
-                        source)) {
-            return qobject_ref(data);
+        if (g_str_equal(qdict_get_str(info, "source"), source)) {
+            return g_steal_pointer(&record);
         }
     }
 }
@@ -447,7 +403,7 @@ static void test_error(const void *opaque)
     /* The second one is reported with the next second's, if at all */
     for (i = 1; i <= 2; i++) {
         submit(vm, c->op);
-        record = wait_record(vm->qts, "block-io", NULL);
+        record = wait_record(vm->qts, "block-io");
         wait_reply(vm, FAILED);
         g_assert_cmpint(qdict_get_int(record, "id"), ==, i);
         assert_str(record, "action", "report");
@@ -460,7 +416,7 @@ static void test_error(const void *opaque)
         qobject_unref(record);
         vmq_assert_status(vm->qts, "running");
     }
-    assert_log(vm->qts, 2);
+    hwe_assert_records(vm->qts, 2);
     vm_quit(vm);
     unlink(image);
 }
@@ -480,7 +436,7 @@ static void test_error_many(void)
         wait_reply(vm, FAILED);
     }
     while (count < n) {
-        QDict *record = wait_record(vm->qts, "block-io", NULL);
+        QDict *record = wait_record(vm->qts, "block-io");
 
         count += qdict_get_try_int(qdict_get_qdict(record, "info"), "count",
                                    1);
@@ -510,28 +466,28 @@ static Reply policy_reply(const PolicyCase *c)
     return g_str_equal(c->werror, "ignore") ? OK : FAILED;
 }
 
-static void policy_check_record(const PolicyCase *c, Vm *vm, char **token)
+/* Returns: the record, to be unreferenced */
+static QDict *policy_check_record(const PolicyCase *c, Vm *vm)
 {
     bool ruled = !g_str_equal(c->action, "none");
     bool quiesce = g_str_equal(c->action, "quiesce");
-    QDict *record = wait_record(vm->qts, "block-io", token);
+    QDict *record = wait_record(vm->qts, "block-io");
 
     check_request(record, c->disk->path, "disk", WRITE, EIO, true);
     assert_str(qdict_get_qdict(record, "info"), "action", c->werror);
     assert_str(record, "action", ruled ? c->action : "report");
     assert_str(record, "rule", ruled ? "rule" : NULL);
     g_assert_cmpint(qdict_get_bool(record, "contained"), ==, quiesce);
-    g_assert_cmpint(*token != NULL, ==, quiesce);
+    g_assert_cmpint(hwe_count("VM_QUIESCED"), ==, quiesce);
     if (quiesce) {
         QDict *info = qdict_get_qdict(record, "quiesce");
 
-        assert_str(record, "outcome", "quiesced");
-        assert_str(info, "token", *token);
+        qobject_unref(hwe_expect_quiesced(vm->qts, record));
         g_assert_cmpint(qdict_get_int(info, "held-requests"), ==, 1);
     } else if (g_str_equal(c->action, "inject")) {
         assert_str(record, "outcome", "injected");
     }
-    qobject_unref(record);
+    return record;
 }
 
 /* The guest is told nothing; IDE's status register never says "busy" then */
@@ -542,12 +498,13 @@ static void assert_not_told(Vm *vm)
 }
 
 static void policy_check_held(const PolicyCase *c, Vm *vm, const char *image,
-                              const char *before, const char *token)
+                              const char *before, QDict *record)
 {
+    bool quiesce = g_str_equal(c->action, "quiesce");
     g_autofree char *after = NULL;
 
-    vmq_wait_status(vm->qts, token ? "quiesced" : "io-error");
-    if (token) {
+    vmq_wait_status(vm->qts, quiesce ? "quiesced" : "io-error");
+    if (quiesce) {
         g_assert_true(vmq_can_write(image, "raw"));
         vmq_abuse(vm->qts, image);
     }
@@ -556,13 +513,12 @@ static void policy_check_held(const PolicyCase *c, Vm *vm, const char *image,
     after = vmq_checksum(image);
     g_assert_cmpstr(before, ==, after);
 
-    if (token) {
-        vmq_unquiesce(vm->qts, token);
-        vmq_assert_status(vm->qts, "paused");
+    if (quiesce) {
+        hwe_unquiesce(vm->qts, record);
         assert_not_told(vm);
     }
     /* The error does not come again */
-    qtest_qmp_assert_success(vm->qts, "{ 'execute': 'cont' }");
+    vmq_cont(vm->qts);
     while (vmq_byte_at(image, OFFSET) != 0x5a) {
         g_usleep(1000);
     }
@@ -579,25 +535,25 @@ static void test_policy(const void *opaque)
     g_autofree char *before = vmq_checksum(image);
     Vm *vm = vm_start(c->disk, options, args);
     Reply expected = policy_reply(c);
-    g_autofree char *token = NULL;
+    g_autoptr(QDict) record = NULL;
 
     if (!g_str_equal(c->action, "none")) {
-        add_rule(vm->qts, "{ 'id': 'rule', 'source': 'block-io',"
-                 "  'component': %s, 'action': %s }",
-                 c->disk->path, c->action);
+        hwe_add_rule(vm->qts, "{ 'id': 'rule', 'source': 'block-io',"
+                     "  'component': %s, 'action': %s }",
+                     c->disk->path, c->action);
     }
     submit(vm, WRITE);
     if (!g_str_equal(c->action, "ignore")) {
-        policy_check_record(c, vm, &token);
+        record = policy_check_record(c, vm);
     }
 
     if (expected == PENDING) {
-        policy_check_held(c, vm, image, before, token);
+        policy_check_held(c, vm, image, before, record);
     } else {
         wait_reply(vm, expected);
     }
     vmq_assert_status(vm->qts, "running");
-    assert_log(vm->qts, !g_str_equal(c->action, "ignore"));
+    hwe_assert_records(vm->qts, !g_str_equal(c->action, "ignore"));
     vm_quit(vm);
     unlink(image);
 }
@@ -663,16 +619,16 @@ static Vm *vm_start_nbd(const Disk *disk, Storage *s, const char *format,
 
 static void add_stall_rule(QTestState *qts, int limit_ms, const char *action)
 {
-    add_rule(qts, "{ 'id': 'stall', 'source': 'block-stall',"
-             "  'stall-limit': %d, 'severity': 'recoverable',"
-             "  'action': %s }", limit_ms, action);
+    hwe_add_rule(qts, "{ 'id': 'stall', 'source': 'block-stall',"
+                 "  'stall-limit': %d, 'severity': 'recoverable',"
+                 "  'action': %s }", limit_ms, action);
 }
 
 /* Check the record of a stall; returns how long it is */
 static int64_t wait_stall(QTestState *qts, const char *path, const char *node,
                           Operation op, int error, bool ended)
 {
-    QDict *record = wait_record(qts, "block-stall", NULL);
+    QDict *record = wait_record(qts, "block-stall");
     QDict *info = qdict_get_qdict(record, "info");
     int64_t age_ms = qdict_get_int(info, "age-ms");
 
@@ -712,7 +668,7 @@ static void test_stall(const void *opaque)
     wait_stall(vm->qts, path, "disk", c->op, 0, false);
     g_assert_cmpint(reply(vm), ==, PENDING);
     g_usleep(4 * STALL_LIMIT_MS * 1000);
-    assert_log(vm->qts, 1);
+    hwe_assert_records(vm->qts, 1);
     vmq_assert_status(vm->qts, "running");
 
     kill(s->server, SIGCONT);
@@ -722,7 +678,7 @@ static void test_stall(const void *opaque)
     g_assert_cmpint(age_ms, <=,
                     (g_get_monotonic_time() - stopped_us) / 1000 + 20);
     wait_reply(vm, OK);
-    assert_log(vm->qts, 2);
+    hwe_assert_records(vm->qts, 2);
     vm_quit(vm);
     storage_free(s);
 }
@@ -742,7 +698,7 @@ static void test_stall_error(void)
     storage_kill(s);
 
     wait_stall(vm->qts, path, "disk", READ, EIO, true);
-    record = wait_record(vm->qts, "block-io", NULL);
+    record = wait_record(vm->qts, "block-io");
     check_request(record, path, "disk", READ, EIO, true);
     g_assert_cmpint(qdict_get_int(qdict_get_qdict(record, "info"), "age-ms"),
                     >=, STALL_LIMIT_MS);
@@ -766,34 +722,34 @@ static void test_stall_rules(void)
     submit(vm, WRITE);
     first_reply = vm->reply;
     g_usleep(3 * STALL_LIMIT_MS * 1000);
-    assert_log(vm->qts, 0);
+    hwe_assert_records(vm->qts, 0);
 
     /* One that does not concern it, and one that would for long not */
-    add_rule(vm->qts, "{ 'id': 'other', 'source': 'block-stall',"
-             "  'stall-limit': 100, 'component': '/machine/other',"
-             "  'action': 'report' }");
+    hwe_add_rule(vm->qts, "{ 'id': 'other', 'source': 'block-stall',"
+                 "  'stall-limit': 100, 'component': '/machine/other',"
+                 "  'action': 'report' }");
     add_stall_rule(vm->qts, 3600 * 1000, "report");
     g_usleep(3 * STALL_LIMIT_MS * 1000);
-    assert_log(vm->qts, 0);
+    hwe_assert_records(vm->qts, 0);
 
-    add_rule(vm->qts, "{ 'id': 'dev', 'source': 'block-stall',"
-             "  'stall-limit': %d, 'component': %s, 'action': 'report' }",
-             STALL_LIMIT_MS, disk->path);
+    hwe_add_rule(vm->qts, "{ 'id': 'dev', 'source': 'block-stall',"
+                 "  'stall-limit': %d, 'component': %s, 'action': 'report' }",
+                 STALL_LIMIT_MS, disk->path);
     wait_stall(vm->qts, disk->path, "disk", WRITE, 0, false);
 
     /* The end is reported all the same; a second request is not */
-    remove_rule(vm->qts, "dev");
-    remove_rule(vm->qts, "other");
-    remove_rule(vm->qts, "stall");
+    hwe_remove_rule(vm->qts, "dev");
+    hwe_remove_rule(vm->qts, "other");
+    hwe_remove_rule(vm->qts, "stall");
     submit(vm, WRITE);
     g_usleep(3 * STALL_LIMIT_MS * 1000);
-    assert_log(vm->qts, 1);
+    hwe_assert_records(vm->qts, 1);
     kill(s->server, SIGCONT);
     wait_stall(vm->qts, disk->path, "disk", WRITE, 0, true);
     wait_reply(vm, OK);
     vm->reply = first_reply;
     wait_reply(vm, OK);
-    assert_log(vm->qts, 2);
+    hwe_assert_records(vm->qts, 2);
     vm_quit(vm);
     storage_free(s);
 }
@@ -809,9 +765,9 @@ static void test_stall_over(void)
     kill(s->server, SIGSTOP);
     submit(vm, WRITE);
     wait_stall(vm->qts, disks[0].path, "disk", WRITE, 0, false);
-    add_rule(vm->qts, "{ 'id': 'any', 'action': 'quiesce' }");
+    hwe_add_rule(vm->qts, "{ 'id': 'any', 'action': 'quiesce' }");
     kill(s->server, SIGCONT);
-    record = wait_record(vm->qts, "block-stall", NULL);
+    record = wait_record(vm->qts, "block-stall");
     check_request(record, disks[0].path, "disk", WRITE, 0, true);
     assert_str(record, "rule", "any");
     assert_str(record, "action", "report");
@@ -859,7 +815,7 @@ static void test_stall_job(void)
                              "  'arguments': { 'job-id': 'job',"
                              "    'device': 'disk', 'target': 'target',"
                              "    'sync': 'full' } }");
-    record = wait_record(vm->qts, "block-stall", NULL);
+    record = wait_record(vm->qts, "block-stall");
     info = qdict_get_qdict(record, "info");
     assert_str(info, "component", "target");
     assert_str(info, "node-name", "target");
@@ -869,7 +825,7 @@ static void test_stall_job(void)
     qobject_unref(record);
 
     kill(s->server, SIGCONT);
-    qtest_qmp_eventwait(vm->qts, "BLOCK_JOB_COMPLETED");
+    qobject_unref(hwe_event(vm->qts, "BLOCK_JOB_COMPLETED"));
     vm_quit(vm);
     storage_free(s);
 }
@@ -880,14 +836,14 @@ static void test_stall_quiesce(const void *opaque)
     const Disk *disk = opaque;
     Storage *s = storage_new("raw");
     Vm *vm = vm_start_nbd(disk, s, "raw", "");
-    g_autofree char *error = NULL, *before = NULL, *after = NULL;
-    const char *token;
-    QDict *record, *quiesce;
+    g_autofree char *error = NULL;
+    g_autoptr(QDict) record = NULL, quiesced = NULL;
+    QDict *quiesce;
 
     add_stall_rule(vm->qts, STALL_LIMIT_MS, "quiesce");
     kill(s->server, SIGSTOP);
     submit(vm, WRITE);
-    record = wait_record(vm->qts, "block-stall", NULL);
+    record = wait_record(vm->qts, "block-stall");
     check_request(record, disk->path, "disk", WRITE, 0, false);
     assert_str(record, "action", "quiesce");
     assert_str(record, "rule", "stall");
@@ -899,24 +855,20 @@ static void test_stall_quiesce(const void *opaque)
     error = vmq_participant_error(quiesce, "block");
     g_assert_nonnull(strstr(error, "request in flight for "));
     g_assert_nonnull(strstr(error, disk->path));
-    token = qdict_get_str(quiesce, "token");
     vmq_assert_status(vm->qts, "paused");
 
     kill(s->server, SIGCONT);
-    qobject_unref(vmq_wait(vm->qts, "VM_QUIESCED", token));
+    quiesced = hwe_event(vm->qts, "VM_QUIESCED");
+    assert_str(quiesced, "token", qdict_get_str(quiesce, "token"));
     vmq_assert_status(vm->qts, "quiesced");
     g_assert_true(vmq_can_write(s->image, "raw"));
-    before = vmq_checksum(s->image);
     vmq_abuse(vm->qts, s->image);
-    after = vmq_checksum(s->image);
-    g_assert_cmpstr(before, ==, after);
 
-    vmq_unquiesce(vm->qts, token);
-    qtest_qmp_assert_success(vm->qts, "{ 'execute': 'cont' }");
+    hwe_unquiesce(vm->qts, record);
+    vmq_cont(vm->qts);
     wait_reply(vm, OK);
     /* The end of the stall is no reason to quiesce again */
     vmq_assert_status(vm->qts, "running");
-    qobject_unref(record);
     vm_quit(vm);
     storage_free(s);
 }
@@ -926,7 +878,7 @@ static void test_stall_quiesce(const void *opaque)
 static void check_backend(QTestState *qts, const char *state,
                           const char *severity, const char *path)
 {
-    QDict *record = wait_record(qts, "backend", NULL);
+    QDict *record = wait_record(qts, "backend");
     QDict *info = qdict_get_qdict(record, "info");
 
     assert_str(info, "type", "nbd");
@@ -952,7 +904,7 @@ static void test_nbd_reconnect(const void *opaque)
     storage_start(s);
     check_backend(vm->qts, "back", "corrected", disk->path);
     wait_reply(vm, OK);
-    assert_log(vm->qts, 2);
+    hwe_assert_records(vm->qts, 2);
     vm_quit(vm);
     storage_free(s);
 }

@@ -119,8 +119,7 @@ static void test_panic_shutdown(const void *opaque)
     }
     wait_guest_event(qts, "GUEST_PANICKED", "pause");
     hwe_unquiesce(qts, record);
-    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
-    vmq_assert_status(qts, "running");
+    vmq_cont(qts);
     g_assert_cmpint(hwe_count("SHUTDOWN"), ==, 0);
     qtest_quit(qts);
 }
@@ -284,19 +283,17 @@ int main(int argc, char **argv)
 
     g_test_init(&argc, &argv, NULL);
     vmq_tmpdir_make();
-    hwe_add_cases("panic", test_panic, NULL);
-    hwe_add_cases("panic-vcpu", test_panic_vcpu, NULL);
-    hwe_add_cases("crashloaded", test_crashloaded, NULL);
+    hwe_add_cases(test_panic, NULL, "panic");
+    hwe_add_cases(test_panic_vcpu, NULL, "panic-vcpu");
+    hwe_add_cases(test_crashloaded, NULL, "crashloaded");
     qtest_add_data_func("hw-error/panic-shutdown/none", &none,
                         test_panic_shutdown);
     qtest_add_data_func("hw-error/panic-shutdown/quiesce", &quiesce,
                         test_panic_shutdown);
 
     for (i = 0; i < ARRAY_SIZE(watchdog_cases); i++) {
-        g_autofree char *name = g_strdup_printf("watchdog/%s",
-                                                watchdog_cases[i].name);
-
-        hwe_add_cases(name, test_watchdog, &watchdog_cases[i]);
+        hwe_add_cases(test_watchdog, &watchdog_cases[i], "watchdog/%s",
+                      watchdog_cases[i].name);
     }
     qtest_add_func("hw-error/watchdog-poweroff/none", test_watchdog_poweroff);
     qtest_add_func("hw-error/watchdog-poweroff/quiesce",

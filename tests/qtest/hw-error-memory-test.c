@@ -10,9 +10,9 @@
 
 #include "qemu/osdep.h"
 #include "elf.h"
+#include "hw-error-util.h"
 #include "qapi/error.h"
 #include "qemu/bswap.h"
-#include "qobject/qdict.h"
 #include "qobject/qjson.h"
 #include "vm-quiesce-util.h"
 
@@ -47,9 +47,9 @@ static void start(Bad *b, const char *args)
     b->ram = vmq_tmpfile("ram");
     b->out = vmq_tmpfile("out");
     make_ram(b->ram, RAM_SIZE);
-    b->qts = qtest_initf("-machine pc,memory-backend=ram -m 16 -nodefaults"
-                         " -object memory-backend-file,id=ram,size=16M,"
-                         "share=on,mem-path=%s %s", b->ram, args);
+    b->qts = hwe_start("-machine pc,memory-backend=ram -m 16 -nodefaults"
+                       " -object memory-backend-file,id=ram,size=16M,"
+                       "share=on,mem-path=%s %s", b->ram, args);
 }
 
 static void cut(Bad *b)
@@ -68,21 +68,10 @@ static void stop(Bad *b)
     g_free(b->ram);
 }
 
-/* The data of the next HARDWARE_ERROR */
-static QDict *wait_error(QTestState *qts)
-{
-    QDict *event = qtest_qmp_eventwait_ref(qts, "HARDWARE_ERROR");
-    QDict *data = qdict_get_qdict(event, "data");
-
-    qobject_ref(data);
-    qobject_unref(event);
-    return data;
-}
-
 /* Check that HARDWARE_ERROR says what cut() has done, and nothing else */
 static void check_error(Bad *b, const char *action)
 {
-    QDict *data = wait_error(b->qts);
+    QDict *data = hwe_event(b->qts, "HARDWARE_ERROR");
     QDict *info = qdict_get_qdict(data, "info");
 
     g_assert_cmpstr(qdict_get_str(data, "action"), ==, action);
@@ -99,18 +88,6 @@ static void check_error(Bad *b, const char *action)
     g_assert_false(qdict_haskey(info, "numa-node"));
     g_assert_false(qdict_get_bool(info, "action-required"));
     qobject_unref(data);
-}
-
-/* How many errors there were */
-static int64_t errors(Bad *b)
-{
-    QDict *log = qtest_qmp_assert_success_ref(
-        b->qts, "{ 'execute': 'query-hardware-errors' }");
-    int64_t last = qdict_get_int(log, "last-id");
-
-    g_assert_cmpint(qdict_get_int(log, "pending"), ==, 0);
-    qobject_unref(log);
-    return last;
 }
 
 static void dump(Bad *b, const char *args)
@@ -162,7 +139,7 @@ static const char *find_note(const char *notes, size_t size, size_t *note_size)
     return NULL;
 }
 
-/* Check that the note lists one range */
+/* Check that the one among @notes lists one range */
 static void check_note(const char *notes, size_t size, uint64_t addr,
                        uint64_t length)
 {
@@ -197,6 +174,23 @@ static const Elf64_Phdr *find_phdr(const char *elf, size_t size, int type,
     g_assert_not_reached();
 }
 
+static void check_elf_note(const char *elf, size_t size, uint64_t addr,
+                           uint64_t length)
+{
+    const Elf64_Phdr *notes = find_phdr(elf, size, PT_NOTE, 0);
+
+    check_note(elf + notes->p_offset, notes->p_filesz, addr, length);
+}
+
+static void check_elf_no_note(const char *elf, size_t size)
+{
+    const Elf64_Phdr *notes = find_phdr(elf, size, PT_NOTE, 0);
+    size_t note_size;
+
+    g_assert_null(find_note(elf + notes->p_offset, notes->p_filesz,
+                            &note_size));
+}
+
 static const char *dumped(const char *elf, size_t size, uint64_t addr)
 {
     const Elf64_Phdr *phdr = find_phdr(elf, size, PT_LOAD, addr);
@@ -204,18 +198,24 @@ static const char *dumped(const char *elf, size_t size, uint64_t addr)
     return elf + phdr->p_offset + (addr - phdr->p_paddr);
 }
 
-static void check_elf(Bad *b)
+/* Has it all that can be read, and nothing in place of the rest? */
+static void check_elf_memory(const char *elf, size_t size)
 {
-    size_t size, i;
-    g_autofree char *elf = load(b, &size);
-    const Elf64_Phdr *notes = find_phdr(elf, size, PT_NOTE, 0);
+    size_t i;
 
-    check_note(elf + notes->p_offset, notes->p_filesz, GOOD_SIZE,
-               RAM_SIZE - GOOD_SIZE);
     g_assert_cmpstr(dumped(elf, size, MARK_ADDR), ==, MARK);
     for (i = GOOD_SIZE; i < RAM_SIZE; i += PAGE) {
         g_assert_cmpint(*dumped(elf, size, i), ==, 0);
     }
+}
+
+static void check_elf(Bad *b)
+{
+    size_t size;
+    g_autofree char *elf = load(b, &size);
+
+    check_elf_note(elf, size, GOOD_SIZE, RAM_SIZE - GOOD_SIZE);
+    check_elf_memory(elf, size);
 }
 
 /* A dump lists what nobody knew of, and is complete but for that */
@@ -232,7 +232,7 @@ static void test_dump_elf(void)
     /* The next one as well; but that is no news */
     dump(&b, "");
     check_elf(&b);
-    g_assert_cmpint(errors(&b), ==, 1);
+    hwe_assert_records(b.qts, 1);
     stop(&b);
 }
 
@@ -253,10 +253,8 @@ static void test_dump_late(void)
 {
     g_autoptr(GByteArray) bytes = g_byte_array_new();
     g_autofree char *protocol = NULL;
-    const Elf64_Phdr *notes;
     const char *elf;
     uint8_t buf[4096];
-    size_t i, note_size;
     ssize_t len;
     int fd;
     Bad b;
@@ -282,13 +280,8 @@ static void test_dump_late(void)
     close(fd);
 
     elf = (const char *)bytes->data;
-    notes = find_phdr(elf, bytes->len, PT_NOTE, 0);
-    g_assert_null(find_note(elf + notes->p_offset, notes->p_filesz,
-                            &note_size));
-    g_assert_cmpstr(dumped(elf, bytes->len, MARK_ADDR), ==, MARK);
-    for (i = GOOD_SIZE; i < RAM_SIZE; i += PAGE) {
-        g_assert_cmpint(*dumped(elf, bytes->len, i), ==, 0);
-    }
+    check_elf_no_note(elf, bytes->len);
+    check_elf_memory(elf, bytes->len);
     check_error(&b, "report");
     stop(&b);
 }
@@ -296,25 +289,21 @@ static void test_dump_late(void)
 /* What is not dumped is not looked at */
 static void test_dump_filter(void)
 {
-    size_t size, note_size;
+    size_t size;
     g_autofree char *elf = NULL;
-    const Elf64_Phdr *notes;
     Bad b;
 
     start(&b, "");
     cut(&b);
     dump(&b, ", 'begin': 3145728, 'length': 1048576");
     elf = load(&b, &size);
-    notes = find_phdr(elf, size, PT_NOTE, 0);
-    g_assert_null(find_note(elf + notes->p_offset, notes->p_filesz,
-                            &note_size));
-    g_assert_cmpint(errors(&b), ==, 0);
+    check_elf_no_note(elf, size);
+    hwe_assert_records(b.qts, 0);
     g_free(g_steal_pointer(&elf));
 
     dump(&b, ", 'begin': 4194304, 'length': 8192");
     elf = load(&b, &size);
-    notes = find_phdr(elf, size, PT_NOTE, 0);
-    check_note(elf + notes->p_offset, notes->p_filesz, GOOD_SIZE, PAGE);
+    check_elf_note(elf, size, GOOD_SIZE, PAGE);
     g_assert_cmpstr(dumped(elf, size, MARK_ADDR), ==, MARK);
     stop(&b);
 }
@@ -322,19 +311,16 @@ static void test_dump_filter(void)
 /* Without bad memory there is no note */
 static void test_dump_clean(void)
 {
-    size_t size, note_size;
+    size_t size;
     g_autofree char *elf = NULL;
-    const Elf64_Phdr *notes;
     Bad b;
 
     start(&b, "");
     dump(&b, "");
     elf = load(&b, &size);
-    notes = find_phdr(elf, size, PT_NOTE, 0);
-    g_assert_null(find_note(elf + notes->p_offset, notes->p_filesz,
-                            &note_size));
+    check_elf_no_note(elf, size);
     g_assert_cmpstr(dumped(elf, size, MARK_ADDR), ==, MARK);
-    g_assert_cmpint(errors(&b), ==, 0);
+    hwe_assert_records(b.qts, 0);
     stop(&b);
 }
 
@@ -400,7 +386,7 @@ static void test_memsave(void)
                              "  'val': 4194309, 'size': 9999,"
                              "  'filename': %s } }", b.out);
     check_saved(&b, 4194309, 9999);
-    data = wait_error(b.qts);
+    data = hwe_event(b.qts, "HARDWARE_ERROR");
     info = qdict_get_qdict(data, "info");
     g_assert_cmpint(qdict_get_int(info, "guest-address"), ==, GOOD_SIZE);
     g_assert_cmpint(qdict_get_int(info, "count"), ==, 2);
@@ -430,14 +416,14 @@ static void test_numa(void)
     Bad b = { .ram = vmq_tmpfile("ram"), .out = vmq_tmpfile("out") };
 
     make_ram(b.ram, RAM_SIZE);
-    b.qts = qtest_initf("-machine pc -m 32 -nodefaults"
-                        " -object memory-backend-ram,id=m0,size=16M"
-                        " -object memory-backend-file,id=m1,size=16M,"
-                        "share=on,mem-path=%s"
-                        " -numa node,memdev=m0 -numa node,memdev=m1", b.ram);
+    b.qts = hwe_start("-machine pc -m 32 -nodefaults"
+                      " -object memory-backend-ram,id=m0,size=16M"
+                      " -object memory-backend-file,id=m1,size=16M,"
+                      "share=on,mem-path=%s"
+                      " -numa node,memdev=m0 -numa node,memdev=m1", b.ram);
     cut(&b);
     dump(&b, "");
-    data = wait_error(b.qts);
+    data = hwe_event(b.qts, "HARDWARE_ERROR");
     info = qdict_get_qdict(data, "info");
     g_assert_cmpstr(qdict_get_str(info, "ram-block"), ==, "m1");
     g_assert_cmpint(qdict_get_int(info, "numa-node"), ==, 1);

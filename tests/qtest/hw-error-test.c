@@ -2,30 +2,26 @@
  * Test of hardware errors: records, policy, and what is done about them
  *
  * Errors are reported as agents do it: what is tested here is not how they are
- * found.  Events are waited for in their order: what comes too early is lost,
- * and the test does not end.
+ * found.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qobject/qdict.h"
+#include "hw-error-util.h"
 #include "qobject/qjson.h"
 #include "qobject/qlist.h"
 #include "qobject/qstring.h"
 #include "vm-quiesce-util.h"
 
-#define RULE(args) \
-    "{ 'execute': 'object-add', 'arguments': {" \
-    "  'qom-type': 'hw-error-rule', " args " } }"
 #define REPORT(args) \
     "{ 'execute': 'hw-error-report', 'arguments': {" \
     "  'agent': 'test', " args " } }"
 
 static QTestState *start(const char *args)
 {
-    return qtest_initf("-machine none -nodefaults %s", args);
+    return hwe_start("-machine none -nodefaults %s", args);
 }
 
 static void report(QTestState *qts, const char *severity, const char *label)
@@ -34,22 +30,11 @@ static void report(QTestState *qts, const char *severity, const char *label)
                                          "'label': %s"), severity, label);
 }
 
-/* The data of the next HARDWARE_ERROR */
-static QDict *wait_error(QTestState *qts)
-{
-    QDict *event = qtest_qmp_eventwait_ref(qts, "HARDWARE_ERROR");
-    QDict *data = qdict_get_qdict(event, "data");
-
-    qobject_ref(data);
-    qobject_unref(event);
-    return data;
-}
-
 /* Check the next HARDWARE_ERROR; returns its number */
 static int64_t assert_error(QTestState *qts, const char *label,
                             const char *action, const char *outcome)
 {
-    QDict *data = wait_error(qts);
+    QDict *data = hwe_event(qts, "HARDWARE_ERROR");
     QDict *info = qdict_get_qdict(data, "info");
     int64_t id = qdict_get_int(data, "id");
 
@@ -87,7 +72,7 @@ static void test_no_rule(void)
     QDict *data;
 
     report(qts, "fatal", "DIMM_A2");
-    data = wait_error(qts);
+    data = hwe_event(qts, "HARDWARE_ERROR");
     g_assert_cmpint(qdict_get_int(data, "id"), ==, 1);
     g_assert_cmpstr(qdict_get_str(data, "action"), ==, "report");
     g_assert_cmpstr(qdict_get_str(data, "outcome"), ==, "none");
@@ -149,7 +134,7 @@ static void test_sources(void)
         qtest_qmp_assert_success(qts, "{ 'execute': 'hw-error-report',"
                                  "  'arguments': %p }",
                                  qobject_ref(QOBJECT(info)));
-        data = wait_error(qts);
+        data = hwe_event(qts, "HARDWARE_ERROR");
         g_assert_cmpint(qdict_get_int(data, "id"), ==, i + 1);
         g_assert_cmpint(qdict_haskey(data, "last-time"), ==, i > 0);
         g_assert_true(qobject_is_equal(qdict_get(data, "info"),
@@ -274,12 +259,12 @@ static void test_bad_reports(void)
                                "    'count': 0 } } }"), "'count'");
 
     assert_log(qts, 0, 0, 0, 0);
+    hwe_expect_none(qts);
     policy = qtest_qmp_assert_success_ref(
         qts, "{ 'execute': 'query-hw-error-policy' }");
     rule = qobject_to(QDict, qlist_peek(qdict_get_qlist(policy, "rules")));
     g_assert_cmpint(qdict_get_int(rule, "hits"), ==, 0);
     qobject_unref(policy);
-    vmq_assert_status(qts, "running");
     qtest_quit(qts);
 }
 
@@ -312,7 +297,9 @@ static void test_bad_rules(void)
     int i;
 
     for (i = 0; i < ARRAY_SIZE(bad); i++) {
-        g_autofree char *json = g_strdup_printf(RULE("%s"), bad[i].args);
+        g_autofree char *json = g_strdup_printf(
+            "{ 'execute': 'object-add', 'arguments': {"
+            "  'qom-type': 'hw-error-rule', %s } }", bad[i].args);
 
         vmq_assert_error(qtest_qmp(qts, "%p", qobject_from_json(json,
                                                                 &error_abort)),
@@ -341,31 +328,29 @@ static void test_hot_rules(void)
     int64_t id;
 
     id = (report(qts, "fatal", "a"), assert_error(qts, "a", "report", "none"));
-    qtest_qmp_assert_success(qts, RULE("'id': 'r', 'action': 'ignore',"
-                                       "'severity': 'fatal'"));
+    hwe_add_rule(qts, "{ 'id': 'r', 'action': 'ignore',"
+                 "  'severity': 'fatal' }");
     report(qts, "fatal", "b");
     report(qts, "recoverable", "c");
     g_assert_cmpint(assert_error(qts, "c", "report", "none"), ==, id + 1);
 
     /* More specific */
-    qtest_qmp_assert_success(qts, RULE("'id': 's', 'action': 'stop',"
-                                       "'component': 'd'"));
+    hwe_add_rule(qts, "{ 'id': 's', 'action': 'stop', 'component': 'd' }");
     report(qts, "fatal", "b");
     vmq_assert_status(qts, "running");
     report(qts, "fatal", "d");
     assert_error(qts, "d", "stop", "stopping");
-    qtest_qmp_eventwait(qts, "STOP");
+    qobject_unref(hwe_event(qts, "STOP"));
+    hwe_assert_order("HARDWARE_ERROR", "STOP");
     vmq_assert_status(qts, "paused");
 
     /* It is stopped already */
     report(qts, "recoverable", "d");
     assert_error(qts, "d", "stop", "none");
-    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    vmq_cont(qts);
 
-    qtest_qmp_assert_success(qts, "{ 'execute': 'object-del',"
-                             "  'arguments': { 'id': 's' } }");
-    qtest_qmp_assert_success(qts, "{ 'execute': 'object-del',"
-                             "  'arguments': { 'id': 'r' } }");
+    hwe_remove_rule(qts, "s");
+    hwe_remove_rule(qts, "r");
     report(qts, "fatal", "e");
     assert_error(qts, "e", "report", "none");
     vmq_assert_status(qts, "running");
@@ -417,7 +402,7 @@ static void test_flood(void)
         }
     }
     while (total < 5000 || !seen) {
-        QDict *data = wait_error(qts);
+        QDict *data = hwe_event(qts, "HARDWARE_ERROR");
         QDict *info = qdict_get_qdict(data, "info");
 
         g_assert_cmpint(qdict_get_int(data, "id"), >, id);
@@ -476,14 +461,12 @@ static void test_reconnect(void)
 
 static QTestState *start_disk(const char *image, const char *debug)
 {
-    return qtest_initf("-machine pc -m 16 "
-                       "-object hw-error-rule,id=r,action=quiesce,"
-                       "severity=fatal "
-                       "-blockdev file,node-name=file,filename=%s "
-                       "-blockdev blkdebug,node-name=debug,image=file%s "
-                       "-blockdev raw,node-name=disk,file=debug "
-                       "-device virtio-blk-pci,id=dev,drive=disk", image,
-                       debug);
+    return hwe_start("-machine pc -m 16 "
+                     "-object hw-error-rule,id=r,action=quiesce,severity=fatal "
+                     "-blockdev file,node-name=file,filename=%s "
+                     "-blockdev blkdebug,node-name=debug,image=file%s "
+                     "-blockdev raw,node-name=disk,file=debug "
+                     "-device virtio-blk-pci,id=dev,drive=disk", image, debug);
 }
 
 /* The event comes after the state, and says so */
@@ -491,26 +474,14 @@ static void test_quiesce(void)
 {
     g_autofree char *image = vmq_make_image("raw", VMQ_IMAGE_SIZE);
     QTestState *qts = start_disk(image, "");
-    g_autofree char *token = NULL;
-    QDict *event, *data, *quiesce;
+    g_autoptr(QDict) record = NULL, quiesced = NULL, again = NULL;
 
     report(qts, "fatal", "a");
-    event = qtest_qmp_eventwait_ref(qts, "VM_QUIESCED");
-    data = qdict_get_qdict(event, "data");
-    token = g_strdup(qdict_get_str(data, "token"));
-    g_assert_cmpstr(qdict_get_str(data, "reason"), ==,
+    record = hwe_event(qts, "HARDWARE_ERROR");
+    g_assert_cmpstr(qdict_get_str(record, "rule"), ==, "r");
+    quiesced = hwe_expect_quiesced(qts, record);
+    g_assert_cmpstr(qdict_get_str(quiesced, "reason"), ==,
                     "Hardware error (host, fatal, a), rule 'r'");
-    qobject_unref(event);
-
-    data = wait_error(qts);
-    g_assert_cmpstr(qdict_get_str(data, "outcome"), ==, "quiesced");
-    g_assert_cmpstr(qdict_get_str(data, "rule"), ==, "r");
-    g_assert_true(qdict_get_bool(data, "contained"));
-    quiesce = qdict_get_qdict(data, "quiesce");
-    g_assert_cmpstr(qdict_get_str(quiesce, "token"), ==, token);
-    g_assert_cmpstr(qdict_get_str(quiesce, "phase"), ==, "quiesced");
-    qobject_unref(data);
-    vmq_assert_status(qts, "quiesced");
     g_assert_true(vmq_can_write(image, "raw"));
 
     /* What comes then finds it contained */
@@ -519,18 +490,15 @@ static void test_quiesce(void)
     report(qts, "corrected", "b");
     assert_error(qts, "b", "report", "none");
 
-    vmq_unquiesce(qts, token);
-    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
-    vmq_assert_status(qts, "running");
+    hwe_unquiesce(qts, record);
+    vmq_cont(qts);
 
     /* The first of them has the record: it was not waited for more */
     report(qts, "fatal", "a");
     report(qts, "fatal", "a");
-    qtest_qmp_eventwait(qts, "VM_QUIESCED");
-    data = wait_error(qts);
-    g_assert_false(qdict_haskey(qdict_get_qdict(data, "info"), "count"));
-    g_assert_true(qdict_get_bool(data, "contained"));
-    qobject_unref(data);
+    again = hwe_event(qts, "HARDWARE_ERROR");
+    g_assert_false(qdict_haskey(qdict_get_qdict(again, "info"), "count"));
+    qobject_unref(hwe_expect_quiesced(qts, again));
     qtest_quit(qts);
     unlink(image);
 }
@@ -547,8 +515,8 @@ static void test_quiesce_failed(void)
     g_free(qtest_hmp(qts, "qemu-io -d /machine/peripheral/dev/virtio-backend "
                      "\"aio_write -q 0 64k\""));
     report(qts, "fatal", "a");
-    qtest_qmp_eventwait(qts, "VM_QUIESCE_FAILED");
-    data = wait_error(qts);
+    data = hwe_event(qts, "HARDWARE_ERROR");
+    hwe_assert_order("VM_QUIESCE_FAILED", "HARDWARE_ERROR");
     g_assert_cmpstr(qdict_get_str(data, "outcome"), ==, "quiesce-failed");
     g_assert_false(qdict_get_bool(data, "contained"));
     g_assert_true(qdict_haskey(data, "error"));
@@ -572,7 +540,7 @@ static void test_quiesce_impossible(void)
     QDict *data;
 
     report(qts, "fatal", "a");
-    data = wait_error(qts);
+    data = hwe_event(qts, "HARDWARE_ERROR");
     g_assert_cmpstr(qdict_get_str(data, "outcome"), ==, "quiesce-failed");
     g_assert_false(qdict_get_bool(data, "contained"));
     g_assert_false(qdict_haskey(data, "quiesce"));
@@ -597,8 +565,8 @@ static void test_kdump(void)
                                          "'severity': 'fatal',"
                                          "'component': 'c',"
                                          "'kdump': false"));
-    qtest_qmp_eventwait(qts, "VM_QUIESCED");
     assert_error(qts, "c", "quiesce", "quiesced");
+    hwe_assert_order("VM_QUIESCED", "HARDWARE_ERROR");
     qtest_quit(qts);
 }
 

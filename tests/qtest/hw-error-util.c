@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "hw-error-util.h"
+#include "qobject/qjson.h"
 #include "qobject/qlist.h"
 #include "vm-quiesce-util.h"
 
@@ -56,10 +57,24 @@ bool hwe_contains(HweAction action)
     return action == HWE_STOP || action == HWE_QUIESCE;
 }
 
+QTestState *hwe_start(const char *fmt, ...)
+{
+    QTestState *qts;
+    va_list ap;
+
+    va_start(ap, fmt);
+    qts = qtest_vinitf(fmt, ap);
+    va_end(ap);
+
+    g_clear_pointer(&events, g_ptr_array_unref);
+    events = g_ptr_array_new_with_free_func(free_event);
+    qtest_qmp_set_event_callback(qts, note_event, NULL);
+    return qts;
+}
+
 QTestState *hwe_init(const char *args, const char *source, HweAction action)
 {
     g_autoptr(GString) command = g_string_new(args);
-    QTestState *qts;
 
     if (action != HWE_NONE) {
         g_string_append_printf(command, " -object hw-error-rule,id=rule,"
@@ -69,12 +84,26 @@ QTestState *hwe_init(const char *args, const char *source, HweAction action)
     if (action != HWE_NONE && action != HWE_INJECT) {
         g_string_append_printf(command, ",source=%s", source);
     }
-    qts = qtest_init(command->str);
+    return hwe_start("%s", command->str);
+}
 
-    g_clear_pointer(&events, g_ptr_array_unref);
-    events = g_ptr_array_new_with_free_func(free_event);
-    qtest_qmp_set_event_callback(qts, note_event, NULL);
-    return qts;
+void hwe_add_rule(QTestState *qts, const char *fmt, ...)
+{
+    va_list ap;
+    QDict *args;
+
+    va_start(ap, fmt);
+    args = qdict_from_vjsonf_nofail(fmt, ap);
+    va_end(ap);
+    qdict_put_str(args, "qom-type", "hw-error-rule");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'object-add',"
+                             "  'arguments': %p }", args);
+}
+
+void hwe_remove_rule(QTestState *qts, const char *id)
+{
+    qtest_qmp_assert_success(qts, "{ 'execute': 'object-del',"
+                             "  'arguments': { 'id': %s } }", id);
 }
 
 QDict *hwe_event(QTestState *qts, const char *name)
@@ -131,10 +160,15 @@ void hwe_assert_order(const char *first, const char *second)
 
 void hwe_unquiesce(QTestState *qts, QDict *record)
 {
-    qtest_qmp_assert_success(
-        qts, "{ 'execute': 'vm-unquiesce', 'arguments': { 'token': %s } }",
-        qdict_get_str(qdict_get_qdict(record, "quiesce"), "token"));
-    qobject_unref(hwe_event(qts, "VM_UNQUIESCED"));
+    const char *token = qdict_get_str(qdict_get_qdict(record, "quiesce"),
+                                      "token");
+    g_autoptr(QDict) data = NULL;
+
+    qtest_qmp_assert_success(qts, "{ 'execute': 'vm-unquiesce',"
+                             "  'arguments': { 'token': %s } }", token);
+    data = hwe_event(qts, "VM_UNQUIESCED");
+    g_assert_cmpstr(qdict_get_str(data, "token"), ==, token);
+    vmq_assert_status(qts, "paused");
 }
 
 void hwe_assert_records(QTestState *qts, int n)
@@ -143,21 +177,31 @@ void hwe_assert_records(QTestState *qts, int n)
         qts, "{ 'execute': 'query-hardware-errors' }");
 
     g_assert_cmpint(qlist_size(qdict_get_qlist(log, "errors")), ==, n);
+    g_assert_cmpint(qdict_get_int(log, "last-id"), ==, n);
     g_assert_cmpint(qdict_get_int(log, "pending"), ==, 0);
 }
 
-static void check_quiesced(QTestState *qts, QDict *record)
+void hwe_expect_none(QTestState *qts)
+{
+    hwe_assert_records(qts, 0);
+    g_assert_cmpint(hwe_count("HARDWARE_ERROR"), ==, 0);
+    vmq_assert_status(qts, "running");
+}
+
+QDict *hwe_expect_quiesced(QTestState *qts, QDict *record)
 {
     QDict *quiesce = qdict_get_qdict(record, "quiesce");
-    g_autoptr(QDict) data = NULL;
     const char *token = qdict_get_str(quiesce, "token");
+    QDict *data;
 
     g_assert_cmpstr(qdict_get_str(record, "outcome"), ==, "quiesced");
+    g_assert_true(qdict_get_bool(record, "contained"));
     g_assert_cmpstr(qdict_get_str(quiesce, "phase"), ==, "quiesced");
     data = hwe_event(qts, "VM_QUIESCED");
     g_assert_cmpstr(qdict_get_str(data, "token"), ==, token);
     hwe_assert_order("VM_QUIESCED", "HARDWARE_ERROR");
     vmq_assert_status(qts, "quiesced");
+    return data;
 }
 
 QDict *hwe_expect(QTestState *qts, HweAction action, bool injects,
@@ -168,8 +212,7 @@ QDict *hwe_expect(QTestState *qts, HweAction action, bool injects,
     const char *outcome = "none";
 
     if (action == HWE_IGNORE) {
-        hwe_assert_records(qts, 0);
-        g_assert_cmpint(hwe_count("HARDWARE_ERROR"), ==, 0);
+        hwe_expect_none(qts);
         return NULL;
     }
 
@@ -183,7 +226,7 @@ QDict *hwe_expect(QTestState *qts, HweAction action, bool injects,
                     action == HWE_QUIESCE);
     switch (action) {
     case HWE_QUIESCE:
-        check_quiesced(qts, record);
+        qobject_unref(hwe_expect_quiesced(qts, record));
         break;
     case HWE_STOP:
         g_assert_cmpstr(qdict_get_str(record, "outcome"), ==, "stopping");
@@ -204,10 +247,16 @@ QDict *hwe_expect(QTestState *qts, HweAction action, bool injects,
     return info;
 }
 
-void hwe_add_cases(const char *name, void (*func)(const void *),
-                   const void *data)
+void hwe_add_cases(void (*func)(const void *), const void *data,
+                   const char *fmt, ...)
 {
+    g_autofree char *name = NULL;
     HweAction action;
+    va_list ap;
+
+    va_start(ap, fmt);
+    name = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
 
     for (action = HWE_NONE; action < HWE_MAX; action++) {
         g_autofree char *path = g_strdup_printf("hw-error/%s/%s", name,

@@ -34,7 +34,6 @@ static void test_hung_nbd(const void *opaque)
         "-machine pc -blockdev nbd,node-name=disk,export=n,server.type=unix,"
         "server.path=%s -device ide-hd,id=dev,drive=disk", sock);
     g_autofree char *token = NULL, *error = NULL;
-    QDict *data;
 
     if (!flush) {
         kill(server, SIGSTOP);
@@ -45,11 +44,8 @@ static void test_hung_nbd(const void *opaque)
 
     token = vmq_start(qts, 200);
     vmq_assert_status(qts, "paused");
-    data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
-    error = vmq_participant_error(data, "block");
+    error = vmq_wait_hung(qts, token, "block");
     g_assert_true(g_str_has_prefix(error, culprit));
-    vmq_check_requests(data);
-    qobject_unref(data);
 
     vmq_assert_status(qts, "paused");
     vmq_assert_error(qtest_qmp(qts, "{ 'execute': 'cont' }"),
@@ -63,7 +59,7 @@ static void test_hung_nbd(const void *opaque)
     g_assert_cmpint(vmq_byte_at(image, 0), ==, 90);
 
     vmq_unquiesce(qts, token);
-    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    vmq_cont(qts);
     qtest_quit(qts);
     vmq_stop_daemon(server);
     unlink(image);
@@ -218,14 +214,11 @@ static void test_vhost_user(const void *opaque)
 
     if (fault == FAULT_HUNG) {
         g_autofree char *error = NULL;
-        QDict *data;
 
         kill(server, SIGSTOP);
         token = vmq_start(qts, 200);
-        data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
-        error = vmq_participant_error(data, "vhost");
+        error = vmq_wait_failed(qts, token, "vhost");
         g_assert_nonnull(strstr(error, "back end does not answer"));
-        qobject_unref(data);
         vmq_assert_status(qts, "paused");
         kill(server, SIGCONT);
     } else {
@@ -244,8 +237,7 @@ static void test_vhost_user(const void *opaque)
     vmq_assert_status(qts, "quiesced");
 
     vmq_unquiesce(qts, token);
-    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
-    vmq_assert_status(qts, "running");
+    vmq_cont(qts);
     vmq_virtio_cleanup(&v);
     qtest_quit(qts);
     if (fault == FAULT_MUTE) {
@@ -335,7 +327,6 @@ static void test_hung_release(const void *opaque)
     const ReleaseCase *c = opaque;
     g_autofree char *token = NULL, *error = NULL;
     Release r;
-    QDict *data;
 
     if (c->fuse && access("/dev/fuse", R_OK | W_OK) < 0) {
         g_test_skip("/dev/fuse cannot be used");
@@ -345,16 +336,14 @@ static void test_hung_release(const void *opaque)
     kill(r.server, SIGSTOP);
 
     token = vmq_start(r.qts, 200);
-    data = vmq_wait(r.qts, "VM_QUIESCE_FAILED", token);
-    error = vmq_participant_error(data, "block");
+    error = vmq_wait_failed(r.qts, token, "block");
     g_assert_nonnull(strstr(error, "flush in flight"));
-    qobject_unref(data);
     vmq_assert_status(r.qts, "paused");
 
     kill(r.server, SIGCONT);
     qobject_unref(vmq_wait(r.qts, "VM_QUIESCED", token));
     vmq_unquiesce(r.qts, token);
-    qtest_qmp_assert_success(r.qts, "{ 'execute': 'cont' }");
+    vmq_cont(r.qts);
     if (!strstr(c->options, "lazy")) {
         /* It is still there, and knows what was written */
         g_autoptr(QDict) nodes = qtest_qmp(

@@ -59,16 +59,13 @@ static QTestState *thread_hung(const ThreadCase *c, pid_t *tid, char **token)
         "-object iothread,id=io -blockdev null-co,node-name=disk "
         "-device virtio-blk-pci,drive=disk,iothread=io");
     g_autofree char *error = NULL;
-    QDict *data;
 
     *tid = thread_id(qts, c->query);
     thread_stop(*tid);
     *token = vmq_start(qts, 200);
     vmq_assert_status(qts, "paused");
-    data = vmq_wait(qts, "VM_QUIESCE_FAILED", *token);
-    error = vmq_participant_error(data, c->participant);
+    error = vmq_wait_failed(qts, *token, c->participant);
     g_assert_cmpstr(error, ==, c->error);
-    qobject_unref(data);
 
     vmq_assert_status(qts, "paused");
     vmq_assert_unquiesce_fails(qts, *token, c->error);
@@ -85,8 +82,7 @@ static void test_thread(const void *opaque)
     qobject_unref(vmq_wait(qts, "VM_QUIESCED", token));
     vmq_assert_status(qts, "quiesced");
     vmq_unquiesce(qts, token);
-    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
-    vmq_assert_status(qts, "running");
+    vmq_cont(qts);
     qtest_quit(qts);
 }
 
@@ -113,7 +109,6 @@ static void test_dump(void)
     QTestState *qts = qtest_init("-m 16");
     g_autofree char *token = NULL, *error = NULL;
     char buf[65536];
-    QDict *data;
     int fds[2];
 
     g_assert_cmpint(pipe(fds), ==, 0);
@@ -127,10 +122,8 @@ static void test_dump(void)
     vmq_assert_status(qts, "save-vm");
 
     token = vmq_start(qts, 200);
-    data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
-    error = vmq_participant_error(data, "vcpus");
+    error = vmq_wait_failed(qts, token, "vcpus");
     g_assert_cmpstr(error, ==, "a memory dump has not ended");
-    qobject_unref(data);
     vmq_assert_unquiesce_fails(qts, token, "a memory dump has not ended");
 
     while (read(fds[0], buf, sizeof(buf)) > 0) {
@@ -181,8 +174,7 @@ static void test_snapshot(const void *opaque)
 
     vmq_unquiesce(qts, token);
     vmq_assert_status(qts, "paused");
-    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
-    vmq_assert_status(qts, "running");
+    vmq_cont(qts);
     qtest_quit(qts);
     unlink(image);
 }

@@ -53,6 +53,13 @@ static QDict *only_entry(QTestState *qts, const char *list)
     return qobject_ref(entry);
 }
 
+static void assert_empty(QTestState *qts, const char *query)
+{
+    g_autoptr(QDict) rsp = qtest_qmp(qts, "{ 'execute': %s }", query);
+
+    g_assert_true(qlist_empty(qdict_get_qlist(rsp, "return")));
+}
+
 static void test_job(const void *opaque)
 {
     const JobCase *c = opaque;
@@ -82,9 +89,7 @@ static void test_job(const void *opaque)
     wait_job(qts, c->state);
 
     token = vmq_quiesce(qts);
-    rsp = qtest_qmp(qts, "{ 'execute': 'query-jobs' }");
-    g_assert_true(qlist_empty(qdict_get_qlist(rsp, "return")));
-    qobject_unref(rsp);
+    assert_empty(qts, "query-jobs");
     rsp = only_entry(qts, "cancelled-jobs");
     g_assert_cmpstr(qdict_get_str(rsp, "id"), ==, "job");
     g_assert_cmpstr(qdict_get_str(rsp, "status"), ==, c->state);
@@ -98,7 +103,7 @@ static void test_job(const void *opaque)
     g_assert_cmpstr(before, ==, after);
 
     vmq_unquiesce(qts, token);
-    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    vmq_cont(qts);
     qtest_quit(qts);
     unlink(image);
     unlink(target);
@@ -119,7 +124,7 @@ static void test_job_hung(const void *opaque)
         "server.path=%s -device ide-hd,id=dev,drive=disk "
         "-blockdev null-co,node-name=target,size=%d", sock, VMQ_IMAGE_SIZE);
     g_autofree char *token = NULL, *error = NULL;
-    QDict *data;
+    QDict *job;
 
     qtest_qmp_assert_success(qts, "{ 'execute': 'blockdev-mirror',"
                              "  'arguments': { 'job-id': 'job',"
@@ -131,11 +136,8 @@ static void test_job_hung(const void *opaque)
                      "\"aio_write -q -P 90 0 64k\""));
 
     token = vmq_start(qts, 200);
-    data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
-    error = vmq_participant_error(data, "block-jobs");
+    error = vmq_wait_hung(qts, token, "block-jobs");
     g_assert_cmpstr(error, ==, "job 'job' (mirror) has not ended");
-    vmq_check_requests(data);
-    qobject_unref(data);
     vmq_assert_status(qts, "paused");
 
     if (quit) {
@@ -144,12 +146,12 @@ static void test_job_hung(const void *opaque)
     } else {
         kill(server, SIGCONT);
         qobject_unref(vmq_wait(qts, "VM_QUIESCED", token));
-        data = only_entry(qts, "cancelled-jobs");
-        g_assert_cmpstr(qdict_get_str(data, "status"), ==, "ready");
-        qobject_unref(data);
+        job = only_entry(qts, "cancelled-jobs");
+        g_assert_cmpstr(qdict_get_str(job, "status"), ==, "ready");
+        qobject_unref(job);
         g_assert_cmpint(vmq_byte_at(image, 0), ==, 90);
         vmq_unquiesce(qts, token);
-        qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+        vmq_cont(qts);
     }
     qtest_quit(qts);
     vmq_stop_daemon(server);
@@ -194,9 +196,7 @@ static void test_job_group(void)
                                        "{ 'execute': 'query-vm-quiesce' }");
     g_assert_cmpint(qlist_size(qdict_get_qlist(ret, "cancelled-jobs")), ==, 2);
     qobject_unref(ret);
-    ret = qtest_qmp(qts, "{ 'execute': 'query-jobs' }");
-    g_assert_true(qlist_empty(qdict_get_qlist(ret, "return")));
-    qobject_unref(ret);
+    assert_empty(qts, "query-jobs");
     g_assert_true(vmq_can_write(image, "raw"));
     vmq_unquiesce(qts, token);
     qtest_quit(qts);
@@ -226,9 +226,7 @@ static void test_export(const void *opaque)
     g_assert_cmpint(vmq_run(argv), ==, 0);
 
     token = vmq_quiesce(qts);
-    rsp = qtest_qmp(qts, "{ 'execute': 'query-block-exports' }");
-    g_assert_true(qlist_empty(qdict_get_qlist(rsp, "return")));
-    qobject_unref(rsp);
+    assert_empty(qts, "query-block-exports");
     rsp = only_entry(qts, "closed-exports");
     g_assert_cmpstr(qdict_get_str(rsp, "id"), ==, "e");
     g_assert_cmpstr(qdict_get_str(rsp, "node-name"), ==, "disk");

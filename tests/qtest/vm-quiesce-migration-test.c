@@ -114,8 +114,7 @@ static void test_restore(const void *opaque)
     vmq_assert_status(qts, "paused");
     g_assert_false(vmq_can_write(s.image, "qcow2"));
     vmq_assert_unquiesce_fails(s.qts, s.token, "Node '");
-    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
-    vmq_assert_status(qts, "running");
+    vmq_cont(qts);
     reply = qtest_hmp(qts, "qemu-io -d /machine/peripheral/dev/virtio-backend "
                       "\"read -q -P 7 0 64k\"");
     g_assert_cmpstr(reply, ==, "");
@@ -202,7 +201,7 @@ static void test_refused(void)
     after = vmq_checksum(image);
     g_assert_cmpstr(before, ==, after);
     vmq_unquiesce(qts, token);
-    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    vmq_cont(qts);
     qtest_quit(qts);
     unlink(image);
 }

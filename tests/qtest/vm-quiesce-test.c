@@ -159,7 +159,7 @@ static char *make_stream(const char *state)
     char *p;
     gsize len;
 
-    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    vmq_cont(qts);
     enter_paused(qts);
     vmq_migrate(qts, uri);
     qtest_quit(qts);
@@ -238,8 +238,7 @@ static void test_precopy(void)
     qobject_unref(ret);
 
     vmq_unquiesce(qts, token);
-    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
-    vmq_assert_status(qts, "running");
+    vmq_cont(qts);
     qtest_quit(qts);
 }
 
@@ -573,8 +572,7 @@ static void test_pending_power_off(void)
                      "Resetting the Virtual Machine is required");
     qtest_qmp_assert_success(qts, "{ 'execute': 'system_reset' }");
     qtest_qmp_eventwait(qts, "RESET");
-    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
-    vmq_assert_status(qts, "running");
+    vmq_cont(qts);
     qtest_quit(qts);
 }
 
@@ -748,7 +746,7 @@ static void test_announce(void)
     g_assert_cmpint(count_packets(fd), ==, 0);
 
     vmq_unquiesce(qts, token);
-    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    vmq_cont(qts);
     while (!count_packets(fd)) {
         g_usleep(1000);
     }

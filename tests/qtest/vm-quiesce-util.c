@@ -128,6 +128,12 @@ void vmq_unquiesce(QTestState *qts, const char *token)
     qobject_unref(vmq_wait(qts, "VM_UNQUIESCED", token));
 }
 
+void vmq_cont(QTestState *qts)
+{
+    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    vmq_assert_status(qts, "running");
+}
+
 void vmq_assert_unquiesce_fails(QTestState *qts, const char *token,
                                 const char *text)
 {
@@ -171,6 +177,47 @@ char *vmq_participant_error(QDict *data, const char *name)
         }
     }
     g_error("participant %s is not named", name);
+}
+
+char *vmq_wait_failed(QTestState *qts, const char *token, const char *name)
+{
+    g_autoptr(QDict) data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
+
+    return vmq_participant_error(data, name);
+}
+
+/* Are they listed for the disk, and for nothing else? */
+static void check_requests(QDict *data)
+{
+    const QListEntry *e;
+
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(data, "participants"), e) {
+        QDict *p = qobject_to(QDict, qlist_entry_obj(e));
+        const QListEntry *first;
+        QDict *r;
+
+        if (!g_str_equal(qdict_get_str(p, "name"), "block")) {
+            g_assert_false(qdict_haskey(p, "requests"));
+            continue;
+        }
+        g_assert_true(qdict_haskey(p, "requests"));
+        first = qlist_first(qdict_get_qlist(p, "requests"));
+        r = qobject_to(QDict, qlist_entry_obj(first));
+        g_assert_cmpstr(qdict_get_str(r, "node-name"), ==, "disk");
+        g_assert_cmpstr(qdict_get_str(r, "qom-path"), ==,
+                        "/machine/peripheral/dev");
+        g_assert_cmpint(qdict_get_int(r, "count"), ==, 1);
+        /* The deadline was 200 ms */
+        g_assert_cmpint(qdict_get_int(r, "age-ms"), >=, 150);
+    }
+}
+
+char *vmq_wait_hung(QTestState *qts, const char *token, const char *name)
+{
+    g_autoptr(QDict) data = vmq_wait(qts, "VM_QUIESCE_FAILED", token);
+
+    check_requests(data);
+    return vmq_participant_error(data, name);
 }
 
 int64_t vmq_held_requests(QTestState *qts)
@@ -294,6 +341,7 @@ GPid vmq_start_nbd(const char *image, const char *sock)
 
 void vmq_abuse(QTestState *qts, const char *image)
 {
+    g_autofree char *before = vmq_checksum(image), *after = NULL;
     int i;
 
     for (i = 0; i < 40; i++) {
@@ -352,30 +400,8 @@ void vmq_abuse(QTestState *qts, const char *image)
         }
         vmq_assert_status(qts, "quiesced");
     }
-}
-
-void vmq_check_requests(QDict *data)
-{
-    const QListEntry *e;
-
-    QLIST_FOREACH_ENTRY(qdict_get_qlist(data, "participants"), e) {
-        QDict *p = qobject_to(QDict, qlist_entry_obj(e));
-        const QListEntry *first;
-        QDict *r;
-
-        if (!g_str_equal(qdict_get_str(p, "name"), "block")) {
-            g_assert_false(qdict_haskey(p, "requests"));
-            continue;
-        }
-        first = qlist_first(qdict_get_qlist(p, "requests"));
-        r = qobject_to(QDict, qlist_entry_obj(first));
-        g_assert_cmpstr(qdict_get_str(r, "node-name"), ==, "disk");
-        g_assert_cmpstr(qdict_get_str(r, "qom-path"), ==,
-                        "/machine/peripheral/dev");
-        g_assert_cmpint(qdict_get_int(r, "count"), ==, 1);
-        /* The deadline was 200 ms */
-        g_assert_cmpint(qdict_get_int(r, "age-ms"), >=, 150);
-    }
+    after = vmq_checksum(image);
+    g_assert_cmpstr(before, ==, after);
 }
 
 void vmq_virtio_start(VmqVirtio *v, QTestState *qts, int num_queues)

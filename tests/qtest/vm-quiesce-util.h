@@ -44,14 +44,11 @@ void vmq_stop_daemon(GPid pid);
 /* An NBD server at @sock, with @image as export "n" */
 GPid vmq_start_nbd(const char *image, const char *sock);
 
-/* Things that would write to the image, or make somebody do it */
-void vmq_abuse(QTestState *qts, const char *image);
-
 /*
- * Check what the data of VM_QUIESCE_FAILED, 200 ms after vm-quiesce, say of the
- * one request to node 'disk' of device 'dev'
+ * Try things that would write to @image, or make somebody do it; check that
+ * the VM stays quiesced, and that the file does not change
  */
-void vmq_check_requests(QDict *data);
+void vmq_abuse(QTestState *qts, const char *image);
 
 /* Start to quiesce; returns the token, to be freed */
 char *vmq_start(QTestState *qts, int deadline_ms);
@@ -65,8 +62,23 @@ char *vmq_quiesce(QTestState *qts);
 /* Wait for @event, and check that it carries @token; returns its data */
 QDict *vmq_wait(QTestState *qts, const char *event, const char *token);
 
-/* Leave the quiesced state, and check that the VM is paused */
+/*
+ * Wait for VM_QUIESCE_FAILED with @token; returns what it says of participant
+ * @name, to be freed
+ */
+char *vmq_wait_failed(QTestState *qts, const char *token, const char *name);
+
+/*
+ * The same for the one request to node 'disk' of device 'dev' that @name waits
+ * for, 200 ms after vm-quiesce: it is listed, too
+ */
+char *vmq_wait_hung(QTestState *qts, const char *token, const char *name);
+
+/* Leave the quiesced state */
 void vmq_unquiesce(QTestState *qts, const char *token);
+
+/* Let a VM that is stopped go on */
+void vmq_cont(QTestState *qts);
 
 /* Check that vm-unquiesce fails with an error that contains @text */
 void vmq_assert_unquiesce_fails(QTestState *qts, const char *token,

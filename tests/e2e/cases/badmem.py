@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness import elfdump
+from harness.errors import (expect_memory, expect_no_migration,
+                            expect_quiesced)
 from harness.process import PATIENCE, until
 from harness.reader import PAGE, PAGE_TABLE, SIZE, Reader
 from harness.tap import Failure, Skip, expect
@@ -47,36 +49,6 @@ def _rule(action: str, source: str = 'guest-memory') -> list[str]:
             f'action={action}']
 
 
-def _expect_memory(error: dict, host: int, read: bool) -> None:
-    """Is it all there?"""
-    info = error['info']
-    told = {name: info.get(name) for name in (
-        'source', 'severity', 'component', 'ram-block', 'ram-offset',
-        'guest-address', 'host-address', 'page-size', 'action-required',
-        'vcpu')}
-    expect(told == {
-        'source': 'guest-memory', 'severity': 'recoverable',
-        'component': 'ram', 'ram-block': 'ram', 'ram-offset': _BAD,
-        'guest-address': _BAD, 'host-address': host, 'page-size': PAGE,
-        'action-required': read, 'vcpu': 0 if read else None}, told)
-
-
-def _expect_quiesced(vm: Reader, error: dict) -> str:
-    """Is the VM quiesced, and was it before the event? The token."""
-    expect(error['outcome'] == 'quiesced' and error['contained'], error)
-    expect(error['rule'] == 'rule' and error['action'] == 'quiesce', error)
-    events = {event['event']: (number, event.get('data', {}))
-              for number, (_, event) in enumerate(vm.monitor.events)}
-    expect('VM_QUIESCED' in events, events)
-    number, quiesced = events['VM_QUIESCED']
-    expect(number < events['HARDWARE_ERROR'][0], vm.names())
-    token = error['quiesce']['token']
-    expect(token == quiesced['token'], 'not the same token')
-    expect('MEMORY_FAILURE' not in events, 'the guest was told')
-    expect(vm.status() == 'quiesced', vm.status())
-    return token
-
-
 def _expect_end(vm: Reader, expected: int) -> list[dict]:
     """QEMU ends, with this status; the HARDWARE_ERRORs that came before."""
     try:
@@ -91,14 +63,17 @@ def _expect_end(vm: Reader, expected: int) -> list[dict]:
             if event['event'] == 'HARDWARE_ERROR']
 
 
-def _expect_no_migration(vm: Reader) -> None:
-    """Is migration refused, as always for a VM with bad memory?"""
-    try:
-        vm.monitor.execute('migrate', uri='exec:false')
-    except RuntimeError as err:
-        expect('poison' in str(err), err)
-    else:
-        raise Failure('migration was not refused')
+def _expect_lost(vm: Reader, host: int, vcpu: int | None) -> None:
+    """
+    QEMU ends because it has read _BAD, in its thread for @vcpu if it is not
+    None; it says so before.
+    """
+    error, = _expect_end(vm, -signal.SIGBUS)
+    info = error['info']
+    expect(error['outcome'] == 'exiting', error)
+    expect(info['source'] == 'qemu-memory' and info.get('vcpu') == vcpu
+           and info['guest-address'] == _BAD
+           and info['host-address'] == host, info)
 
 
 class Cases:
@@ -152,7 +127,7 @@ class Cases:
         with self._vm() as vm:
             host = self._read_bad(vm)
             error = vm.error()
-            _expect_memory(error, host, True)
+            expect_memory(error, _BAD, host, True)
             expect(error['action'] == 'report' and not error['contained'],
                    error)
             until(lambda: vm.checks == 1, 'a machine check in the guest')
@@ -164,13 +139,13 @@ class Cases:
             expect(vm.status() == 'running', vm.status())
             failure = vm.monitor.event('MEMORY_FAILURE', start=0)[1]['data']
             expect(failure['flags']['action-required'], failure)
-            _expect_no_migration(vm)
+            expect_no_migration(vm)
 
     def amd(self) -> None:
         """An AMD guest is told in another way."""
         with self._vm('-cpu', 'EPYC,vendor=AuthenticAMD') as vm:
             host = self._read_bad(vm)
-            _expect_memory(vm.error(), host, True)
+            expect_memory(vm.error(), _BAD, host, True)
             until(lambda: vm.checks == 1, 'a machine check in the guest')
             status = vm.check[0]
             expect(status & _MCI_POISON and not status & _MCI_AR,
@@ -183,13 +158,13 @@ class Cases:
         with self._vm(*_rule('stop')) as vm:
             host = self._read_bad(vm)
             error = vm.error()
-            _expect_memory(error, host, True)
+            expect_memory(error, _BAD, host, True)
             expect(error['outcome'] == 'stopping' and not error['contained'],
                    error)
             vm.monitor.event('STOP', start=0)
             expect(vm.status() == 'paused', vm.status())
             expect(not vm.runs() and not vm.checks, 'the guest runs')
-            _expect_no_migration(vm)
+            expect_no_migration(vm)
             vm.monitor.execute('object-del', id='rule')
             vm.monitor.execute('cont')
             until(lambda: vm.checks == 1, 'a machine check in the guest')
@@ -200,8 +175,8 @@ class Cases:
             vm.write(_BAD - 8, b'kept....')
             host = self._read_bad(vm)
             error = vm.error()
-            _expect_memory(error, host, True)
-            token = _expect_quiesced(vm, error)
+            expect_memory(error, _BAD, host, True)
+            token = expect_quiesced(vm, error)
             expect(not vm.runs() and not vm.checks, 'the guest runs')
             self._expect_dump(vm)
             self._expect_saved(vm)
@@ -213,8 +188,8 @@ class Cases:
             vm.monitor.execute('vm-unquiesce', token=token)
             vm.monitor.execute('cont')
             again = vm.error(events)
-            _expect_memory(again, host, True)
-            expect(again['quiesce']['token'] != token, again)
+            expect_memory(again, _BAD, host, True)
+            expect(expect_quiesced(vm, again, events) != token, again)
             expect(not vm.checks and not vm.reads, 'the guest was told')
 
     def _expect_dump(self, vm: Reader) -> None:
@@ -248,7 +223,7 @@ class Cases:
             host = vm.host_address(_BAD)
             vm.ask(f'optional {host:x}')
             error = vm.error()
-            _expect_memory(error, host, False)
+            expect_memory(error, _BAD, host, False)
             until(lambda: vm.checks == 1, 'a machine check in the guest')
             expect(not vm.check[0] & _MCI_AR, f'{vm.check[0]:#x}')
 
@@ -259,8 +234,8 @@ class Cases:
             host = vm.host_address(_BAD)
             vm.ask(f'optional {host:x}')
             error = vm.error()
-            _expect_memory(error, host, False)
-            _expect_quiesced(vm, error)
+            expect_memory(error, _BAD, host, False)
+            expect_quiesced(vm, error)
             expect(not vm.checks, 'the guest was told')
 
     def cannot_tell(self) -> None:
@@ -269,10 +244,10 @@ class Cases:
             host = self._read_bad(vm)
             errors = _expect_end(vm, 1)
             expect(errors[-1]['outcome'] == 'exiting', errors)
-            _expect_memory(errors[-1], host, True)
+            expect_memory(errors[-1], _BAD, host, True)
         with self._vm('-cpu', 'qemu64,-mce', *_rule('quiesce')) as vm:
             self._read_bad(vm)
-            _expect_quiesced(vm, vm.error())
+            expect_quiesced(vm, vm.error())
 
     def own(self, accel: str) -> None:
         """A thread of QEMU has read bad memory that is not the guest's."""
@@ -300,7 +275,7 @@ class Cases:
             info = error['info']
             expect(info['source'] == 'qemu-memory' and info['host-address']
                    == 0x1000 and not info['action-required'], info)
-            _expect_quiesced(vm, error)
+            expect_quiesced(vm, error)
 
     def tcg(self) -> None:
         """TCG's vCPUs read bad memory as QEMU does."""
@@ -309,12 +284,7 @@ class Cases:
             vm.wait_until_running()
             host = vm.poison(_BAD)
             vm.read(_BAD)
-            error, = _expect_end(vm, -signal.SIGBUS)
-            info = error['info']
-            expect(error['outcome'] == 'exiting', error)
-            expect(info['source'] == 'qemu-memory' and info['vcpu'] == 0
-                   and info['guest-address'] == _BAD
-                   and info['host-address'] == host, info)
+            _expect_lost(vm, host, 0)
 
     def main_thread(self) -> None:
         """QEMU's main thread reads bad memory of the guest."""
@@ -324,12 +294,7 @@ class Cases:
             host = vm.poison(_BAD)
             vm.monitor.send('human-monitor-command',
                             **{'command-line': f'xp {_BAD:#x}'})
-            error, = _expect_end(vm, -signal.SIGBUS)
-            info = error['info']
-            expect(error['outcome'] == 'exiting', error)
-            expect(info['source'] == 'qemu-memory' and 'vcpu' not in info
-                   and info['guest-address'] == _BAD
-                   and info['host-address'] == host, info)
+            _expect_lost(vm, host, None)
 
     def page_tables(self) -> None:
         """What needs the guest's page tables fails, and nothing else does."""
@@ -385,7 +350,7 @@ class Cases:
                        and info['vcpu'] == 0
                        and info['qom-path'].startswith('/machine/'), info)
                 if action == 'quiesce':
-                    _expect_quiesced(vm, error)
+                    expect_quiesced(vm, error)
                 else:
                     vm.monitor.event('STOP', start=0)
                     expect(vm.status() == 'internal-error', vm.status())

@@ -16,44 +16,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness import elfdump
+from harness.errors import (expect_memory, expect_no_migration,
+                            expect_quiesced)
 from harness.nested import PAGE, SIZE, Nested, prepare
-from harness.tap import Failure, expect
+from harness.tap import expect
 
 _RULE = ('-object', 'hw-error-rule,id=rule,source=guest-memory,action=quiesce')
 # what a process ends with that has read bad memory
 _KILLED = f'KILLED {signal.SIGBUS:d}'
 
 
-def _expect_memory(vm: Nested, error: dict, read: bool,
-                   vcpu: int | None) -> None:
-    """Is it all there?"""
-    info = error['info']
-    told = {name: info.get(name) for name in (
-        'source', 'severity', 'component', 'ram-block', 'ram-offset',
-        'guest-address', 'host-address', 'page-size', 'action-required',
-        'vcpu')}
-    expect(told == {
-        'source': 'guest-memory', 'severity': 'recoverable',
-        'component': 'ram', 'ram-block': 'ram', 'ram-offset': vm.page,
-        'guest-address': vm.page, 'host-address': vm.host_page,
-        'page-size': PAGE, 'action-required': read, 'vcpu': vcpu},
-        f'{told}; page {vm.page:#x}')
-
-
-def _expect_quiesced(vm: Nested, error: dict, start: int = 0) -> str:
-    """Quiesced, before the event, and the guest not told? The token."""
-    expect(error['rule'] == 'rule' and error['outcome'] == 'quiesced'
-           and error['contained'], error)
-    names = vm.names()
-    events = names[start:]
-    expect('VM_QUIESCED' in events and events.index('VM_QUIESCED')
-           < events.index('HARDWARE_ERROR'), names)
-    token = error['quiesce']['token']
-    expect(vm.monitor.event('VM_QUIESCED', start=start)[1]['data']['token']
-           == token, 'not the same token')
-    expect('MEMORY_FAILURE' not in names, 'the guest was told')
-    expect(vm.status() == 'quiesced', vm.status())
-    return token
+def _expect_memory(vm: Nested, error: dict, read: bool) -> None:
+    """Is it all there, of the page?"""
+    expect_memory(error, vm.page, vm.host_page, read)
 
 
 def _expect_dump(vm: Nested) -> None:
@@ -65,16 +40,6 @@ def _expect_dump(vm: Nested) -> None:
            'the dump has something else')
     expect(b'Linux version ' in elfdump.memory(elf, 1 << 20, SIZE - (1 << 20)),
            'the dump has no kernel')
-
-
-def _expect_no_migration(vm: Nested) -> None:
-    """Does QEMU know of the page, which it could not send?"""
-    try:
-        vm.monitor.execute('migrate', uri='exec:false')
-    except RuntimeError as err:
-        expect('poison' in str(err), err)
-    else:
-        raise Failure('migration was not refused')
 
 
 class Cases:
@@ -94,7 +59,7 @@ class Cases:
             expect('HARDWARE_ERROR' not in vm.names(), 'nobody has read it')
             vm.read()
             error = vm.error()
-            _expect_memory(vm, error, True, 0)
+            _expect_memory(vm, error, True)
             expect(error['action'] == 'report' and error['outcome'] == 'none'
                    and not error['contained'], error)
             failure = vm.monitor.event('MEMORY_FAILURE', start=0)[1]['data']
@@ -112,8 +77,8 @@ class Cases:
             expect('HARDWARE_ERROR' not in vm.names(), 'nobody has read it')
             vm.read()
             error = vm.error()
-            _expect_memory(vm, error, True, 0)
-            token = _expect_quiesced(vm, error)
+            _expect_memory(vm, error, True)
+            token = expect_quiesced(vm, error)
             _expect_dump(vm)
             names = vm.names()
             expect(names.count('HARDWARE_ERROR') == 1, 'reported again')
@@ -121,8 +86,8 @@ class Cases:
             vm.monitor.execute('vm-unquiesce', token=token)
             vm.monitor.execute('cont')
             again = vm.error(len(names))
-            _expect_memory(vm, again, True, 0)
-            expect(_expect_quiesced(vm, again, len(names)) != token, again)
+            _expect_memory(vm, again, True)
+            expect(expect_quiesced(vm, again, len(names)) != token, again)
 
             # only without the rule the guest comes to know of it
             vm.monitor.execute('vm-unquiesce', token=again['quiesce']['token'])
@@ -136,7 +101,7 @@ class Cases:
         """The host tells of it before the guest reads it."""
         with self._vm(late=False) as vm:
             vm.poison()
-            _expect_memory(vm, vm.error(), False, None)
+            _expect_memory(vm, vm.error(), False)
             failure = vm.monitor.event('MEMORY_FAILURE', start=0)[1]['data']
             expect(failure['recipient'] == 'guest'
                    and not failure['flags']['action-required'], failure)
@@ -150,8 +115,8 @@ class Cases:
         with self._vm(*_RULE, late=False) as vm:
             vm.poison()
             error = vm.error()
-            _expect_memory(vm, error, False, None)
-            _expect_quiesced(vm, error)
+            _expect_memory(vm, error, False)
+            expect_quiesced(vm, error)
             _expect_dump(vm)
             expect(vm.status() == 'quiesced' and vm.silent(), vm.status())
 
@@ -161,15 +126,15 @@ class Cases:
             vm.monitor.execute('stop')
             vm.poison()
             _expect_dump(vm)
-            _expect_memory(vm, vm.error(), False, None)
+            _expect_memory(vm, vm.error(), False)
             expect('MEMORY_FAILURE' not in vm.names(), 'the guest was told')
             expect(vm.status() == 'paused', vm.status())
-            _expect_no_migration(vm)
+            expect_no_migration(vm)
 
             events = len(vm.monitor.events)
             vm.monitor.execute('cont')
             vm.read()
-            _expect_memory(vm, vm.error(events), True, 0)
+            _expect_memory(vm, vm.error(events), True)
             told = vm.told()
             expect(told == _KILLED, told)
 

@@ -9,13 +9,13 @@ import contextlib
 import itertools
 import mmap
 import os
-import re
 import socket
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 from . import paths
+from .errors import PAGE, Monitored
 from .monitor import Monitor
 from .process import PATIENCE, Process, until
 from .tap import Failure, expect
@@ -28,7 +28,6 @@ _CHECKS = 0x518
 _STATUS = 0x520
 _ADDRESS = 0x528
 
-PAGE = 4096
 # for the first GiB
 PAGE_TABLE = 0x12000
 SIZE = 16 << 20
@@ -37,7 +36,7 @@ _LIMIT_S = 20
 _numbers = itertools.count()
 
 
-class Reader(contextlib.ExitStack):
+class Reader(contextlib.ExitStack, Monitored):
     """A QEMU that runs the guest."""
 
     def __init__(self, work: Path, accel: str, args: Sequence[object] = (),
@@ -113,14 +112,6 @@ class Reader(contextlib.ExitStack):
         """Status and address of the last machine check."""
         return self.word(_STATUS), self.word(_ADDRESS)
 
-    def host_address(self, address: int) -> int:
-        """Where QEMU has an address of the guest."""
-        said = self.monitor.hmp(f'gpa2hva {address:#x}')
-        match = re.search(r'is (0x[0-9a-f]+)', said)
-        expect(match, said)
-        assert match
-        return int(match[1], 16)
-
     def ask(self, command: str) -> None:
         """Have badmem.so do something."""
         self._shim.send(command.encode())
@@ -142,16 +133,3 @@ class Reader(contextlib.ExitStack):
         self.ask(f'exit {number}')
         # only when it has left the guest it is called again
         self.monitor.hmp('info registers')
-
-    def error(self, start: int = 0) -> dict:
-        """The data of a HARDWARE_ERROR, also of one that has come."""
-        return self.monitor.event('HARDWARE_ERROR', start=start)[1]['data']
-
-    def names(self) -> list[str]:
-        """The events up to now."""
-        self.monitor.execute('query-status')
-        return [event['event'] for _, event in self.monitor.events]
-
-    def status(self) -> str:
-        """The run state."""
-        return self.monitor.execute('query-status')['status']
