@@ -212,11 +212,9 @@ def _predictions(run: Run) -> None:
             run.predicted_s = (item['time'] + item['predicted-time']) / 1000
 
 
-def migrate(name: str, load: Load, arm: Arm, number: int, setting: Setting,
-            work: Path) -> Run:
-    """One run."""
-    run = Run(name, arm.name, number)
-    run.host_load = os.getloadavg()[0]
+def _migrate(run: Run, load: Load, arm: Arm, setting: Setting,
+             work: Path) -> None:
+    """Fill in a run."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(link(setting))
         worker = stack.enter_context(Worker(
@@ -258,15 +256,16 @@ def migrate(name: str, load: Load, arm: Arm, number: int, setting: Setting,
         _predictions(run)
         run.bad = worker.verify()
         expect(not run.bad, f'{run.bad} pages are not as the guest left them')
-    return run
 
 
 def attempt(name: str, load: Load, arm: Arm, number: int, setting: Setting,
             work: Path) -> Run:
     """One run, or what has kept it from being one."""
+    run = Run(name, arm.name, number, host_load=os.getloadavg()[0])
     try:
-        return migrate(name, load, arm, number, setting, work)
+        _migrate(run, load, arm, setting, work)
     except (Failure, QEMUMachineError, QMPError, OSError) as error:
-        return Run(name, arm.name, number, error=f'{error}')
+        run.status, run.error = 'error', f'{error}'
+    return run
 
 
