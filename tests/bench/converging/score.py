@@ -70,12 +70,15 @@ class Score:
 
     def pairs(self, load: str, mine: str, base: str,
               name: str) -> list[tuple[float, float]]:
-        """The values of both in each round that has both."""
+        """
+        The values of both in each round that has both, and in which mine has
+        not given up.
+        """
         first, second = (self._runs.get((load, arm), {})
                          for arm in (mine, base))
         both = [(getattr(first[i], name), getattr(second[i], name))
-                for i in first if i in second
-                and 'error' not in (first[i].status, second[i].status)]
+                for i in first if i in second and first[i].ended
+                and second[i].status != 'error']
         return [(a, b) for a, b in both if a is not None and b is not None]
 
     def ratio(self, load: str, mine: str, base: str,
@@ -135,15 +138,24 @@ class Score:
 
     def aims(self) -> list[str]:
         """Each with what was measured, and met or not."""
-        return [*self._hard(), *self._against_auto_converge(),
+        return [*self._ends(), *self._hard(), *self._against_auto_converge(),
                 *self._against_oracle(), *self._calm(), *self._neighbour(),
                 *self._honest()]
+
+    def _ends(self) -> list[str]:
+        """What is said below is only of the runs that have switched over."""
+        return [f'{load}: {OURS} has switched over in '
+                f'{sum(run.ended for run in runs)} of {len(runs)} runs'
+                for load in self.loads()
+                if (runs := self.of(load, OURS))
+                and not all(run.ended for run in runs)]
 
     def _hard(self) -> list[str]:
         lines = []
         for load, aim in _HARD.items():
             for name, most in vars(aim).items():
-                values = self.values(load, OURS, name)
+                values = [getattr(run, name) for run in self.of(load, OURS)
+                          if run.ended and getattr(run, name) is not None]
                 if values:
                     middle = Middle.of(values)
                     lines.append(f'{load}: {name} at most {most:g}: {middle}: '
