@@ -116,13 +116,28 @@ def link(setting: Setting) -> Iterator[None]:
         yield
 
 
-def capabilities(setting: Setting, work: Path) -> set[str]:
-    """The names of what this QEMU can migrate with."""
+class Unavailable(Exception):
+    """An arm cannot be used here, for this reason."""
+
+
+def probe(arm: Arm, setting: Setting, work: Path) -> None:
+    """Unavailable is raised if this QEMU cannot migrate so."""
+    if arm.ring and setting.accel != 'kvm':
+        raise Unavailable('only KVM has a dirty ring')
     with Machine(work, 'probe', setting.binary) as vm:
         vm.set_machine('none')
-        vm.launch()
-        return {item['capability']
-                for item in vm.cmd('query-migrate-capabilities')}
+        vm.add_args('-accel', arm.accel(setting.accel))
+        try:
+            vm.launch()
+        except QEMUMachineError:
+            raise Unavailable('QEMU does not start: '
+                              f'{vm.get_log() or ""}'.strip()) from None
+        known = {item['capability']
+                 for item in vm.cmd('query-migrate-capabilities')}
+    missing = set(arm.capabilities) - known
+    if missing:
+        raise Unavailable('this QEMU has no capability '
+                          + ', '.join(sorted(missing)))
 
 
 def _prepare(worker: Worker, arm: Arm, setting: Setting, work: Path) -> str:

@@ -118,8 +118,9 @@ class Score:
         cells = [f'{load:10} {arm:16} {", ".join(ends):14}']
         for name, width, digits in (
                 ('seconds', 6, 1), ('mib', 6, 0), ('passes', 4, 0),
-                ('downtime_ms', 6, 0), ('blackout_ms', 6, 0),
-                ('gap_ms', 6, 0), ('lost_s', 6, 2), ('neighbour_lost', 6, 1)):
+                ('predicted_downtime_ms', 6, 0), ('downtime_ms', 6, 0),
+                ('blackout_ms', 6, 0), ('gap_ms', 6, 0), ('lost_s', 6, 2),
+                ('neighbour_lost', 6, 1)):
             values = self.values(load, arm, name)
             cells.append(f'{statistics.median(values):{width}.{digits}f}'
                          if values else ' ' * (width - 1) + '-')
@@ -216,15 +217,16 @@ class Score:
         runs = [run for load in self.loads() for arm in (OURS, RING)
                 for run in self.of(load, arm)]
         lines = []
-        off = [abs(run.predicted_downtime_ms - run.blackout_ms)
+        off = [run.predicted_downtime_ms - run.blackout_ms
                for run in runs if run.blackout_ms is not None
                and run.predicted_downtime_ms is not None]
         if off:
-            near = sum(error <= _NEAR_MS for error in off) / len(off)
+            near = sum(abs(error) <= _NEAR_MS for error in off) / len(off)
             lines.append(
                 f'blackout within {_NEAR_MS:g} ms of what was predicted in '
                 f'{_NEAR_SHARE:.0%} of the runs: {near:.0%} of {len(off)}; '
-                f'median error {statistics.median(off):.0f} ms: '
+                f'{min(off):+.0f} to {max(off):+.0f} ms, median '
+                f'{statistics.median(off):+.0f} ms: '
                 + ('met' if near >= _NEAR_SHARE else 'NOT met'))
         late = [run.seconds / run.predicted_s for run in runs
                 if run.predicted_s]
@@ -255,7 +257,7 @@ class Score:
 
 
 HEADER = (
-    'load       arm              how it ended        s    MiB pass  told  black'
-    '    gap   lost  neigh    ratio of "convergence" to it\n'
-    '                                                               ms     ms'
-    '     ms      s      %     seconds           MiB')
+    'load       arm              how it ended        s    MiB pass predic   '
+    'told  black    gap   lost  neigh  ratio of "convergence" to it\n'
+    '                                                             '
+    '     ms     ms     ms     ms      s      %   seconds           MiB')
