@@ -16,9 +16,10 @@ export QEMU_SRC TREE CONFIGURE_ARGS SERIES_CACHE
 TOOLS := qemu-system-x86_64 qemu-img qemu-io qemu-nbd qemu-storage-daemon
 
 .PHONY: all upstream asan demo check check-full check-series check-unit \
-	check-qtest check-e2e check-faults check-soak check-fuzz check-libvirt \
-	failure-table bench-quiesce bench-hw-error bench-convergence lint \
-	bisect-check tree fold series rebase range-diff clean help packages
+	check-qtest check-tools check-e2e check-faults check-soak check-fuzz \
+	check-libvirt failure-table bench-quiesce bench-hw-error \
+	bench-convergence lint bisect-check tree fold series rebase range-diff \
+	clean help packages
 .NOTPARALLEL:
 
 # Compile build/$(1)src into build/$(1)qemu; link the tools to build/$(1)bin.
@@ -68,8 +69,8 @@ check-full: all asan
 check-series: packages
 	@$(CHECK) series
 
-check-unit check-qtest check-e2e check-faults check-soak check-fuzz \
-check-libvirt: check-%: all
+check-unit check-qtest check-tools check-e2e check-faults check-soak \
+check-fuzz check-libvirt: check-%: all
 	@$(CHECK) $*
 
 # What an operator reads: from the tests that find it out.
@@ -124,8 +125,8 @@ help:
 	@echo 'make upstream      unpatched QEMU: build/upstream/bin/'
 	@echo 'make asan          QEMU with sanitizers: build/asan/bin/'
 	@echo 'make demo          what it is for, told to a person'
-	@echo 'make check         all tests: series unit qtest e2e faults soak'
-	@echo '                   fuzz libvirt'
+	@echo 'make check         all tests: series unit qtest tools e2e'
+	@echo '                   faults soak fuzz libvirt'
 	@echo 'make check-TIER    one tier of them'
 	@echo 'make check-full    nightly: sanitizers, long soak and fuzz, bad memory'
 	@echo 'make failure-table docs/failures.md, from the tests'

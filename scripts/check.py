@@ -21,7 +21,8 @@ RECORDS = BUILD / 'check'
 # Upstream tests that walk over every command and device, also over ours.
 NEIGHBOURS = ('tests/qtest/qmp-cmd-test', 'tests/qtest/qmp-test',
               'tests/qtest/test-hmp', 'tests/qtest/pvpanic-test')
-TIERS = ('series', 'unit', 'qtest', 'e2e', 'faults', 'soak', 'fuzz', 'libvirt')
+TIERS = ('series', 'unit', 'qtest', 'tools', 'e2e', 'faults', 'soak', 'fuzz',
+         'libvirt')
 
 
 class Script(NamedTuple):
@@ -34,6 +35,7 @@ class Script(NamedTuple):
 
 SCRIPTS = {
     'series': Script('tests/series/run', 600),
+    'tools': Script('tests/tools/run', 1500),
     'e2e': Script('tests/e2e/run', 2400),
     'faults': Script('tests/e2e/faults', 1200),
     'soak': Script('tests/e2e/soak', 600),

@@ -13,7 +13,7 @@ packages="
     libglib2.0-dev libpixman-1-dev libfdt-dev libslirp-dev libaio-dev
     liburing-dev libzstd-dev zlib1g-dev libfuse3-dev
     seabios ipxe-qemu qemu-system-data
-    cpio mount util-linux"
+    cpio mount util-linux python3-matplotlib"
 
 # Debian 12 has a meson older than QEMU wants; build-qemu.sh gets another.
 [ "$(. /etc/os-release && echo "${VERSION_ID:-}")" = 12 ] ||

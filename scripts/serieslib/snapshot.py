@@ -23,7 +23,9 @@ COVER = PATCHES + 'cover-letter'
 # everything at top level, everything hidden, and docs/*.md.
 PROJECT_DIRS = ('patches/', 'scripts/', 'build/', 'tests/series/',
                 'tests/e2e/', 'tests/bench/', 'tests/demo/',
-                'tests/libvirt/')
+                'tests/libvirt/', 'tests/tools/')
+# QEMU has scripts, too: of those below scripts/, these go there.
+SERIES_SCRIPTS = ('scripts/migration-watch', 'scripts/migrationwatch/')
 LEFTOVERS = ('~', '.swp', '.orig', '.rej', '.pyc')
 
 
@@ -44,7 +46,8 @@ def is_overlay_path(path):
         return False
     if path.startswith('docs/') and path.count('/') == 1:
         return not path.endswith('.md')
-    return not path.startswith(PROJECT_DIRS)
+    return (path.startswith(SERIES_SCRIPTS)
+            or not path.startswith(PROJECT_DIRS))
 
 
 def _is_carried(path):

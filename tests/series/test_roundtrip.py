@@ -130,6 +130,14 @@ class RoundTrip(SeriesTest):
         self.tool('fold')
         self.assertNotIn('scripts/one.py', self.files())
 
+    def test_script_of_the_series(self):
+        self.tool('tree')
+        paths = ['scripts/migration-watch', 'scripts/migrationwatch/cli.py']
+        self.commit('scripts: one', dict.fromkeys(paths, 'x\n'))
+        self.tool('fold')
+        for path in paths:
+            self.assertEqual(self.files()[path], b'x\n')
+
     def test_mails_apply_with_git_am(self):
         self.make_series()
         self.tool('mails')

@@ -381,7 +381,8 @@ class Worker:
             if number and not self._switch:
                 break
             lag = self._lag(number)
-            for i, (start, stop) in shared.seen[cpu].gaps.items():
+            # the watcher finds more meanwhile
+            for i, (start, stop) in list(shared.seen[cpu].gaps.items()):
                 if number and i < last or (
                         number and i == last and not self._is_live(cpu, i)):
                     continue
@@ -426,7 +427,8 @@ class Worker:
     def series(self, begin: float, end: float, step: float,
                cpu: int = 0) -> list[float]:
         """Pages per second in each step of the time."""
-        times = [begin + i * step for i in range(int((end - begin) / step) + 1)]
+        steps = int((end - begin) / step)
+        times = [begin + i * step for i in range(steps + 1)]
         done = [self.work(when, cpu) for when in times]
         return [(new - old) / step for old, new in zip(done, done[1:])]
 
