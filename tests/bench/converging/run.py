@@ -79,8 +79,13 @@ class Run:
     predicted_s: float | None = None
     bad: int = 0
     host_load: float = 0.0
-    # pages per second before, and how much of it in each _SERIES_S
+    # pages per second before; pages that were done, in how many seconds
     normal: float = 0.0
+    done: float = 0.0
+    span_s: float = 0.0
+    # was it as fast as it could be?
+    flat_out: bool = False
+    # MiB per second, in each _SERIES_S
     series: list[float] = field(default_factory=list)
     gaps: list[tuple[float, float]] = field(default_factory=list)
     pass_events: list[tuple[float, int]] = field(default_factory=list)
@@ -203,10 +208,11 @@ def _lost(worker: Worker, run: Run, start: float, end: float) -> None:
     if not run.normal:
         return
     wanted = worker.load.pages(start - worker.begun, end - worker.begun)
-    if wanted is None:
-        wanted = run.normal * (end - start)
-    missed = wanted - (worker.work(end) - worker.work(start))
-    run.lost_s = missed / wanted * (end - start)
+    run.span_s = end - start
+    run.done = worker.work(end) - worker.work(start)
+    run.flat_out = wanted is None
+    run.lost_s = run.span_s * (
+        1 - run.done / (wanted or run.normal * run.span_s))
     run.series = [rate / PAGES_PER_MIB
                   for rate in worker.series(start, end, _SERIES_S)]
     if worker.load.neighbour:

@@ -6,7 +6,7 @@ SPDX-License-Identifier: GPL-2.0-or-later
 
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from middle import Middle
 
@@ -41,13 +41,27 @@ _CALM = 1.03
 _NEIGHBOUR = 5.0
 
 
+def _with_common_speed(runs: list[Run]) -> list[Run]:
+    """
+    How fast a guest is at most depends on what else the host does at that
+    moment: what it has lost is told by the median speed of its round.
+    """
+    speeds: dict[tuple[str, int], list[float]] = {}
+    for run in runs:
+        if run.flat_out:
+            speeds.setdefault((run.load, run.round), []).append(run.normal)
+    return [replace(run, lost_s=run.span_s - run.done / statistics.median(
+                speeds[run.load, run.round])) if run.flat_out else run
+            for run in runs]
+
+
 class Score:
     """Runs, by load and arm."""
 
     def __init__(self, runs: Iterable[Run], downtime_ms: int) -> None:
         self._limit_ms = downtime_ms
         self._runs: dict[tuple[str, str], dict[int, Run]] = {}
-        for run in runs:
+        for run in _with_common_speed(list(runs)):
             self._runs.setdefault((run.load, run.arm), {})[run.round] = run
 
     def of(self, load: str, arm: str) -> list[Run]:
