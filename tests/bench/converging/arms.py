@@ -25,15 +25,6 @@ class Arm:
         """For QEMU's command line."""
         return f'{accel},dirty-ring-size={_RING}' if self.ring else accel
 
-    def unavailable(self, accel: str, capabilities: set[str]) -> str:
-        """Why it cannot be used with a QEMU that has these; or nothing."""
-        missing = set(self.capabilities) - capabilities
-        if missing:
-            return f'this QEMU has no capability {", ".join(sorted(missing))}'
-        if self.ring and accel != 'kvm':
-            return 'only KVM has a dirty ring'
-        return ''
-
 
 _ENFORCE = {'convergence-mode': 'enforce'}
 

@@ -79,8 +79,13 @@ class Run:
     predicted_s: float | None = None
     bad: int = 0
     host_load: float = 0.0
-    # pages per second before, and how much of it in each _SERIES_S
+    # pages per second before; pages that were done, in how many seconds
     normal: float = 0.0
+    done: float = 0.0
+    span_s: float = 0.0
+    # was it as fast as it could be?
+    flat_out: bool = False
+    # MiB per second, in each _SERIES_S
     series: list[float] = field(default_factory=list)
     gaps: list[tuple[float, float]] = field(default_factory=list)
     pass_events: list[tuple[float, int]] = field(default_factory=list)
@@ -116,13 +121,28 @@ def link(setting: Setting) -> Iterator[None]:
         yield
 
 
-def capabilities(setting: Setting, work: Path) -> set[str]:
-    """The names of what this QEMU can migrate with."""
+class Unavailable(Exception):
+    """An arm cannot be used here, for this reason."""
+
+
+def probe(arm: Arm, setting: Setting, work: Path) -> None:
+    """Unavailable is raised if this QEMU cannot migrate so."""
+    if arm.ring and setting.accel != 'kvm':
+        raise Unavailable('only KVM has a dirty ring')
     with Machine(work, 'probe', setting.binary) as vm:
         vm.set_machine('none')
-        vm.launch()
-        return {item['capability']
-                for item in vm.cmd('query-migrate-capabilities')}
+        vm.add_args('-accel', arm.accel(setting.accel))
+        try:
+            vm.launch()
+        except QEMUMachineError:
+            raise Unavailable('QEMU does not start: '
+                              f'{vm.get_log() or ""}'.strip()) from None
+        known = {item['capability']
+                 for item in vm.cmd('query-migrate-capabilities')}
+    missing = set(arm.capabilities) - known
+    if missing:
+        raise Unavailable('this QEMU has no capability '
+                          + ', '.join(sorted(missing)))
 
 
 def _prepare(worker: Worker, arm: Arm, setting: Setting, work: Path) -> str:
@@ -188,10 +208,11 @@ def _lost(worker: Worker, run: Run, start: float, end: float) -> None:
     if not run.normal:
         return
     wanted = worker.load.pages(start - worker.begun, end - worker.begun)
-    if wanted is None:
-        wanted = run.normal * (end - start)
-    missed = wanted - (worker.work(end) - worker.work(start))
-    run.lost_s = missed / wanted * (end - start)
+    run.span_s = end - start
+    run.done = worker.work(end) - worker.work(start)
+    run.flat_out = wanted is None
+    run.lost_s = run.span_s * (
+        1 - run.done / (wanted or run.normal * run.span_s))
     run.series = [rate / PAGES_PER_MIB
                   for rate in worker.series(start, end, _SERIES_S)]
     if worker.load.neighbour:
@@ -212,11 +233,9 @@ def _predictions(run: Run) -> None:
             run.predicted_s = (item['time'] + item['predicted-time']) / 1000
 
 
-def migrate(name: str, load: Load, arm: Arm, number: int, setting: Setting,
-            work: Path) -> Run:
-    """One run."""
-    run = Run(name, arm.name, number)
-    run.host_load = os.getloadavg()[0]
+def _migrate(run: Run, load: Load, arm: Arm, setting: Setting,
+             work: Path) -> None:
+    """Fill in a run."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(link(setting))
         worker = stack.enter_context(Worker(
@@ -258,15 +277,16 @@ def migrate(name: str, load: Load, arm: Arm, number: int, setting: Setting,
         _predictions(run)
         run.bad = worker.verify()
         expect(not run.bad, f'{run.bad} pages are not as the guest left them')
-    return run
 
 
 def attempt(name: str, load: Load, arm: Arm, number: int, setting: Setting,
             work: Path) -> Run:
     """One run, or what has kept it from being one."""
+    run = Run(name, arm.name, number, host_load=os.getloadavg()[0])
     try:
-        return migrate(name, load, arm, number, setting, work)
+        _migrate(run, load, arm, setting, work)
     except (Failure, QEMUMachineError, QMPError, OSError) as error:
-        return Run(name, arm.name, number, error=f'{error}')
+        run.status, run.error = 'error', f'{error}'
+    return run
 
 

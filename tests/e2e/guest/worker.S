@@ -1,9 +1,10 @@
 /*
- * Starts worker.c without an operating system: 64 KiB for -bios. Each vCPU maps
- * the first 4 GiB one to one, and enters worker.c in ring 3: so it is at full
- * speed also where KVM emulates ring 0. All that ring 0 does later is to rest
- * for a time: when ring 3 executes HLT, with the nanoseconds in %edi. That is an
-exception, which a KVM passes on that knows no interrupts by software.
+ * Starts worker.c without an operating system: 64 KiB for -bios. Each vCPU
+ * maps the first 4 GiB one to one, and enters worker.c in ring 3: so it is at
+ * full speed also where KVM emulates ring 0. All that ring 0 does later is to
+ * rest for a time: when ring 3 executes HLT, with the nanoseconds in %edi.
+ * That is an exception, which also a KVM passes on that knows no interrupts by
+ * software.
  *
  * The memory of the ivshmem device in slot 16 is put where worker.c wants it.
  *

@@ -17,7 +17,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -49,8 +49,9 @@ _MAX_GAPS = 512
 
 _POLL_S = 0.002
 _CALIBRATE_S = 0.5
-# how long before and after a moment the clock is set by
-_NEAR_S = 1.5
+_CALIBRATE_STAMPS = 50
+# the clock of the source is set by what was seen so long before the end
+_NEAR_S = 3.0
 
 
 class Kind(IntEnum):
@@ -140,9 +141,13 @@ class Clock:
         if tsc and (not self._seen or tsc != self._seen[-1][1]):
             self._seen.append((host, tsc))
 
+    def can_calibrate(self) -> bool:
+        """Has it been seen often enough, and for long enough?"""
+        return (len(self._seen) > _CALIBRATE_STAMPS
+                and self._seen[-1][0] - self._seen[0][0] > _CALIBRATE_S)
+
     def calibrate(self) -> None:
         """Find out how fast it is."""
-        expect(len(self._seen) > 20, 'the guest does not run')
         (host0, tsc0), (host1, tsc1) = self._seen[0], self._seen[-1]
         for _ in range(3):
             self.hz = (tsc1 - tsc0) / (host1 - host0)
@@ -154,10 +159,9 @@ class Clock:
     def _lag(self, seen: tuple[float, int]) -> float:
         return seen[0] - seen[1] / self.hz
 
-    def host(self, tsc: int, begin: float, end: float) -> float:
-        """When it was, by what was seen in that time."""
-        lags = [self._lag(seen) for seen in self._seen
-                if begin <= seen[0] <= end]
+    def host(self, tsc: int, begin: float = 0) -> float:
+        """When it was, by what was seen from @begin on."""
+        lags = [self._lag(seen) for seen in self._seen if seen[0] >= begin]
         expect(lags, 'the guest has not run')
         return tsc / self.hz + min(lags)
 
@@ -179,6 +183,11 @@ class Shared:
         self._memory = mmap.mmap(self._file.fileno(), _SIZE)
         self.clock = Clock()
         self.seen = [_Seen([], {}) for _ in range(2)]
+
+    def close(self) -> None:
+        """Nothing is looked at any more."""
+        self._memory.close()
+        self._file.close()
 
     def args(self) -> list[str]:
         """The part of QEMU's command line."""
@@ -285,13 +294,14 @@ class Worker:
     def __enter__(self) -> 'Worker':
         return self
 
-    def __exit__(self, exc_type: type[BaseException] | None,
-                 *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end.set()
         if self._watcher.is_alive():
             self._watcher.join()
         for vm in self.source, self.destination:
             vm.shutdown(hard=True)
+        for shared in self._sides:
+            shared.close()
 
     def _watch(self) -> None:
         while not self._end.wait(_POLL_S):
@@ -310,10 +320,11 @@ class Worker:
         else:
             self.source.launch()
         self._await(lambda: source.head(0)[1], 'the guest')
-        end = time.perf_counter() + _CALIBRATE_S
-        while time.perf_counter() < end:
-            source.clock.see(*self._stamp(source))
-            time.sleep(0.001)
+        def calibrated() -> bool:
+            source.look(0)
+            return source.clock.can_calibrate()
+
+        self._await(calibrated, 'a calibrated clock', 0.001)
         source.clock.calibrate()
         self._sides[1].clock.hz = source.clock.hz
         source.write(_HZ, int(source.clock.hz))
@@ -323,12 +334,8 @@ class Worker:
                         'work on the memory')
         self._watcher.start()
 
-    @staticmethod
-    def _stamp(shared: Shared) -> tuple[float, int]:
-        stamp = shared.head(0)[1]
-        return time.perf_counter(), stamp
-
-    def _await(self, done, what: str) -> None:
+    def _await(self, done: Callable[[], bool], what: str,
+               pause: float = 0.01) -> None:
         deadline = time.monotonic() + PATIENCE
         while not done():
             if isinstance(self.source, Guest):
@@ -336,7 +343,7 @@ class Worker:
             expect(self.source.is_running(), 'QEMU has ended')
             expect(time.monotonic() < deadline,
                    f'{what}: waited for in vain ({PATIENCE} s)')
-            time.sleep(0.01)
+            time.sleep(pause)
 
     def begin(self) -> None:
         """From now on the time of the phases is counted."""
@@ -358,9 +365,8 @@ class Worker:
         # where the clock goes on as if nothing were, there is no gap
         start, end = new.seen[0].gaps.get(gaps, (0, 0))
         self._switch = Switch(
-            old.clock.host(stamp, stopped - _NEAR_S, stopped + _NEAR_S),
-            new.clock.host(end if start == stamp else stamp, resumed,
-                           resumed + _NEAR_S))
+            old.clock.host(stamp, stopped - _NEAR_S),
+            new.clock.host(end if start == stamp else stamp, resumed))
         return self._switch
 
     def gaps(self, begin: float, end: float,
@@ -375,7 +381,8 @@ class Worker:
             if number and not self._switch:
                 break
             lag = self._lag(number)
-            for i, (start, stop) in shared.seen[cpu].gaps.items():
+            # the watcher finds more meanwhile
+            for i, (start, stop) in list(shared.seen[cpu].gaps.items()):
                 if number and i < last or (
                         number and i == last and not self._is_live(cpu, i)):
                     continue
@@ -396,8 +403,8 @@ class Worker:
         clock = self._sides[side].clock
         if side:
             assert self._switch
-            return clock.host(0, self._switch.left, 1e99)
-        return clock.host(0, 0, 1e99)
+            return clock.host(0, self._switch.arrived)
+        return clock.host(0)
 
     def work(self, when: float, cpu: int = 0) -> float:
         """Pages written or read by a vCPU until then."""
@@ -420,7 +427,8 @@ class Worker:
     def series(self, begin: float, end: float, step: float,
                cpu: int = 0) -> list[float]:
         """Pages per second in each step of the time."""
-        times = [begin + i * step for i in range(int((end - begin) / step) + 1)]
+        steps = int((end - begin) / step)
+        times = [begin + i * step for i in range(steps + 1)]
         done = [self.work(when, cpu) for when in times]
         return [(new - old) / step for old, new in zip(done, done[1:])]
 
