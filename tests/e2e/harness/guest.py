@@ -146,7 +146,8 @@ class Guest(Machine):
         self.set_machine(disk.controller.machine if disk else 'q35')
         self.set_console()
         # a KVM that runs in a guest itself may not have what is left out
-        cpu = 'max,-arch-capabilities' if accel == 'kvm' else 'max'
+        cpu = ('max,-arch-capabilities' if accel.startswith('kvm')
+               else 'max')
         self.add_args('-accel', accel, '-cpu', cpu, '-m', memory,
                       '-nodefaults', '-no-user-config', '-no-reboot',
                       '-serial', f'file:{kernel_log}' if kernel_log else 'null',
