@@ -636,7 +636,10 @@ bool convergence_ready(MigrationState *s, uint64_t pending_size,
             return !session.enforce && upstream;
         }
         if (!session.enforce && !upstream && session_pass_is_short()) {
-            /* While it waits for the destination, upstream makes no pauses */
+            /*
+             * Upstream synchronizes again and again while it waits for the
+             * destination: part of the same pass
+             */
             session.synced = false;
             return false;
         }

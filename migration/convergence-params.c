@@ -137,9 +137,9 @@ void convergence_params_apply(MigrationConvergenceParameters *dst,
 }
 
 /*
- * Whether there still is a migration: a failed one says so before its thread has
- * ended, a cancelled one while it waits for a connection.  Another one would
- * take its place.
+ * Whether there still is a migration: a failed one says so before its thread
+ * has ended, a cancelled one while it waits for a connection.  Another one
+ * would take its place.
  */
 static bool migration_registered(void)
 {

@@ -131,8 +131,7 @@ static void history_update_error(HistoryEntry *e)
 {
     MigrationState *s = migrate_get_current();
 
-    if (e && e->record->outcome == MIGRATION_OUTCOME_FAILED &&
-        !e->record->error) {
+    if (e->record->outcome == MIGRATION_OUTCOME_FAILED && !e->record->error) {
         QEMU_LOCK_GUARD(&s->error_mutex);
         if (s->error) {
             e->record->error = g_strdup(error_get_pretty(s->error));
@@ -140,20 +139,53 @@ static void history_update_error(HistoryEntry *e)
     }
 }
 
-void migration_history_settle(void)
-{
-    int d;
-
-    QEMU_LOCK_GUARD(&history_lock);
-    for (d = 0; d < MIGRATION_DIRECTION__MAX; d++) {
-        history_update_error(current[d]);
-    }
-}
-
 static void history_end(HistoryEntry *e, MigrationOutcome outcome)
 {
     e->record->outcome = outcome;
     history_update(e);
+}
+
+static void history_enter(HistoryEntry *e, MigrationStatus new_state)
+{
+    if (e->record->outcome != MIGRATION_OUTCOME_ACTIVE) {
+        return;
+    }
+    switch (new_state) {
+    case MIGRATION_STATUS_POSTCOPY_DEVICE:
+    case MIGRATION_STATUS_POSTCOPY_ACTIVE:
+        e->record->postcopy = true;
+        break;
+    case MIGRATION_STATUS_COMPLETED:
+        history_end(e, MIGRATION_OUTCOME_COMPLETED);
+        break;
+    case MIGRATION_STATUS_FAILED:
+        history_end(e, MIGRATION_OUTCOME_FAILED);
+        break;
+    case MIGRATION_STATUS_CANCELLED:
+        history_end(e, MIGRATION_OUTCOME_CANCELLED);
+        break;
+    default:
+        break;
+    }
+}
+
+void migration_history_settle(void)
+{
+    const MigrationStatus states[MIGRATION_DIRECTION__MAX] = {
+        [MIGRATION_DIRECTION_OUTGOING] = migrate_get_current()->state,
+        [MIGRATION_DIRECTION_INCOMING] =
+            migration_incoming_get_current()->state,
+    };
+    int d;
+
+    QEMU_LOCK_GUARD(&history_lock);
+    for (d = 0; d < MIGRATION_DIRECTION__MAX; d++) {
+        if (current[d]) {
+            /* Whoever sets the state tells it here a moment later */
+            history_enter(current[d], states[d]);
+            history_update_error(current[d]);
+        }
+    }
 }
 
 void migration_history_begin(void)
@@ -177,25 +209,8 @@ void migration_history_set_state(MigrationDirection d,
         /* It may have waited for long; it begins when the source comes */
         e = current[d] = history_new(d);
     }
-    if (!e || e->record->outcome != MIGRATION_OUTCOME_ACTIVE) {
-        return;
-    }
-    switch (new_state) {
-    case MIGRATION_STATUS_POSTCOPY_DEVICE:
-    case MIGRATION_STATUS_POSTCOPY_ACTIVE:
-        e->record->postcopy = true;
-        break;
-    case MIGRATION_STATUS_COMPLETED:
-        history_end(e, MIGRATION_OUTCOME_COMPLETED);
-        break;
-    case MIGRATION_STATUS_FAILED:
-        history_end(e, MIGRATION_OUTCOME_FAILED);
-        break;
-    case MIGRATION_STATUS_CANCELLED:
-        history_end(e, MIGRATION_OUTCOME_CANCELLED);
-        break;
-    default:
-        break;
+    if (e) {
+        history_enter(e, new_state);
     }
 }
 

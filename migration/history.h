@@ -29,10 +29,12 @@ void migration_history_set_state(MigrationDirection direction,
                                  MigrationStatus new_state);
 
 /**
- * migration_history_settle: note why the last migration failed
+ * migration_history_settle: note how the last migration ended, and why it
+ *                           failed
  *
- * Called before its error is forgotten: many failures tell why only after
- * they have set the state.
+ * Called before it is asked for, as whoever has read the state would not expect
+ * anything else, and before its error is forgotten: many failures tell why only
+ * after they have set the state.
  */
 void migration_history_settle(void);
 

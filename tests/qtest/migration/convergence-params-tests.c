@@ -330,10 +330,11 @@ static void test_cpr_transfer(void)
     vmq_assert_error(qtest_qmp(qts, "{ 'execute': 'migrate', 'arguments': {"
                                "  'channels': [ { 'channel-type': 'main',"
                                "    'addr': { 'transport': 'socket',"
-                               "      'type': 'unix', 'path': '/none' } },"
-                               "  { 'channel-type': 'cpr',"
+                               "      'type': 'unix', 'path': '/none' } }, {"
+                               "    'channel-type': 'cpr',"
                                "    'addr': { 'transport': 'socket',"
-                               "      'type': 'unix', 'path': '/none' } } ] } }"),
+                               "      'type': 'unix', 'path': '/none' }"
+                               "  } ] } }"),
                      "needs migration mode 'normal'");
     g_assert_cmpint(cvg_history_length(qts), ==, 0);
     qtest_quit(qts);
@@ -380,7 +381,8 @@ static void test_rdma(void)
 
     migrate_set_capability(qts, "convergence", true);
     vmq_assert_error(qtest_qmp(qts, "{ 'execute': 'migrate',"
-                               "  'arguments': { 'uri': 'rdma:127.0.0.1:1' } }"),
+                               "  'arguments': {"
+                               "    'uri': 'rdma:127.0.0.1:1' } }"),
                      "RDMA and convergence can't be used together");
     qtest_quit(qts);
 #else

@@ -21,12 +21,13 @@ const CvgLoad cvg_diverging = {
 const CvgLoad cvg_converging = {
     .size = 8 * MiB,
     .rate = 16 * MiB,
-    .passes = 4,
+    .passes = 2,
 };
 
 const CvgLoad cvg_hot = {
     .size = 11 * MiB,
     .rate = 8 * MiB,
+    .passes = 2,
     .hot = 256 * KiB,
 };
 
@@ -258,6 +259,12 @@ static void look(Cvg *c)
     c->throttle = qdict_get_try_int(info, "cpu-throttle-percentage", 0);
 }
 
+bool cvg_is(Cvg *c, bool (*until)(Cvg *c))
+{
+    look(c);
+    return until(c);
+}
+
 bool cvg_run(Cvg *c, const CvgLoad *load, bool (*until)(Cvg *c))
 {
     int64_t end = g_get_monotonic_time() + TIMEOUT_US;
@@ -330,7 +337,6 @@ static char *memory(QTestState *qts)
     return data;
 }
 
-/* Whether the page at @at of the content was written last */
 static bool written_last(Cvg *c, uint64_t at)
 {
     int i;
@@ -343,6 +349,26 @@ static bool written_last(Cvg *c, uint64_t at)
     return false;
 }
 
+/* Whether @to is right for the page at @at, of which the source has @from */
+static bool page_arrived(Cvg *c, uint64_t at, const char *from, const char *to)
+{
+    int i;
+
+    if (!memcmp(from, to, CVG_PAGE)) {
+        return true;
+    }
+    if (!written_last(c, at)) {
+        return false;
+    }
+    /* Perhaps it was being sent then */
+    for (i = 0; i < CVG_PAGE; i++) {
+        if (to[i] != from[i] && to[i] != c->before[at + i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void cvg_assert_memory(Cvg *c)
 {
     g_autofree char *from = NULL, *to = NULL;
@@ -353,9 +379,7 @@ void cvg_assert_memory(Cvg *c)
     from = memory(c->from);
     to = memory(c->to);
     for (at = 0; at < CVG_RAM - 1 * MiB; at += CVG_PAGE) {
-        if (memcmp(from + at, to + at, CVG_PAGE) &&
-            (!written_last(c, at) ||
-             memcmp(c->before + at, to + at, CVG_PAGE))) {
+        if (!page_arrived(c, at, from + at, to + at)) {
             g_test_message("the page at 0x%" PRIx64 " differs",
                            CVG_CONTENT + at);
             differ++;
@@ -436,13 +460,15 @@ static void assert_pass(const QDict *p, const QDict *last, bool enforced)
     g_assert_cmpint(qdict_get_int(p, "pass"), ==,
                     last ? qdict_get_int(last, "pass") + 1 : 1);
     g_assert_cmpint(qdict_get_int(p, "page-size"), ==, CVG_PAGE);
-    g_assert_cmpint(qdict_get_int(p, "pages-dirtied"), <=, remaining);
     g_assert_cmpint(qdict_get_int(p, "pages-withheld"), <=, remaining);
     g_assert_cmpint(remaining, <=, (CVG_RAM + 16 * MiB) / CVG_PAGE);
     g_assert_cmpint(qdict_get_int(p, "throttle"), <=, 99);
     g_assert_cmpint(qdict_get_int(p, "next-throttle"), <=, 99);
     g_assert_cmpstr(qdict_get_str(p, "reason"), !=, "");
     g_assert_cmpint(qdict_haskey(p, "pages-remaining-last"), ==, !!last);
+    if (enforced) {
+        g_assert_cmpint(qdict_get_int(p, "pages-dirtied"), <=, remaining);
+    }
     if (!last) {
         return;
     }
@@ -461,7 +487,8 @@ static void assert_pass(const QDict *p, const QDict *last, bool enforced)
 
 static void assert_passes(Cvg *c, const QDict *record)
 {
-    const char *mode = qdict_get_try_str(record, "mode");
+    const char *mode = qdict_get_str(record, "mode");
+    bool enforced = g_str_equal(mode, "enforce");
     QList *passes = qdict_get_qlist(record, "passes");
     const QListEntry *in_record = qlist_first(passes), *e;
     const QDict *last = NULL;
@@ -474,8 +501,9 @@ static void assert_passes(Cvg *c, const QDict *record)
         g_assert_cmpstr(qdict_get_str(event, "id"), ==,
                         qdict_get_str(record, "id"));
         g_assert_cmpstr(qdict_get_str(event, "mode"), ==, mode);
-        assert_pass(pass, last, g_str_equal(mode, "enforce"));
-        if (!c->counts_late) {
+        /* In mode observe, several short ones may be reported as one */
+        assert_pass(pass, last, enforced);
+        if (enforced && !c->counts_late) {
             assert_sent(pass, last);
         }
         if (qdict_get_int(record, "passes-dropped") == 0) {

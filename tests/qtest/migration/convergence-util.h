@@ -32,18 +32,17 @@ typedef struct CvgRange {
 
 /* What the test writes while a migration is made */
 typedef struct CvgLoad {
-    /* A sweep, over and over */
+    /* A sweep, over and over; it ends after so many passes, unless 0 */
     uint64_t size;
     uint64_t rate;
+    int passes;
     /* Besides: bytes at the end of the content that are written all the time */
     uint64_t hot;
-    /* No more of it after so many passes, unless 0 */
-    int passes;
 } CvgLoad;
 
-/* Writes in a pass what would take two; each throttle is without effect */
+/* As much is written in each pass as was sent; no throttle has an effect */
 extern const CvgLoad cvg_diverging;
-/* Each pass is shorter than the one before */
+/* Each pass is shorter than the one before, for sure, however busy the host */
 extern const CvgLoad cvg_converging;
 /* The same, and some pages are written all the time */
 extern const CvgLoad cvg_hot;
@@ -52,7 +51,7 @@ typedef struct Cvg {
     QTestState *from;
     QTestState *to;
     char *uri;
-    /* Where the test itself is the destination, or -1; see cvg_migrate_here() */
+    /* Where the test is the destination, or -1: see cvg_migrate_here() */
     int fd;
     /* Data of each MIGRATION_CONVERGENCE event, from the start */
     QList *events;
@@ -80,7 +79,7 @@ typedef struct Cvg {
 void cvg_start(Cvg *c, const char *args);
 void cvg_start_source(Cvg *c, const char *args);
 void cvg_start_destination(Cvg *c, const char *args);
-/* Two, whose QEMUs are named by environment variables, NULL for the usual one */
+/* Two, of other QEMUs: named by an environment variable, or NULL */
 void cvg_start_binaries(Cvg *c, const char *from, const char *to);
 void cvg_listen(Cvg *c);
 void cvg_free(Cvg *c);
@@ -108,7 +107,10 @@ QDict *cvg_last_pass(Cvg *c);
  */
 bool cvg_run(Cvg *c, const CvgLoad *load, bool (*until)(Cvg *c));
 
-/* For cvg_run() */
+/* Whether @until is true now */
+bool cvg_is(Cvg *c, bool (*until)(Cvg *c));
+
+/* For both */
 bool cvg_until_active(Cvg *c);
 bool cvg_until_throttled(Cvg *c);
 bool cvg_until_withheld(Cvg *c);

@@ -118,6 +118,7 @@ static void test_length(void)
     cvg_migrate(&c);
     cvg_run_to(&c, NULL, "completed");
     unlink(path);
+    vmq_wait_status(c.from, "postmigrate");
     qtest_qmp_assert_success(c.from, "{ 'execute': 'cont' }");
 
     g_free(c.uri);
