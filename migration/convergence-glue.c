@@ -64,7 +64,7 @@
 #define MIN_PASS_MS             10
 #define MIN_WAITING_PASS_MS     100
 
-/* No vCPU is kept from running for longer than this at a time, nor runs longer */
+/* How long a vCPU is kept from running, and runs between that, at most */
 #define MAX_SLEEP_MS            50
 #define MAX_RUN_NS              (5 * SCALE_MS)
 
@@ -74,8 +74,8 @@ typedef struct ConvergenceSession {
     bool enforce;
 
     /*
-     * Protects all below.  Mostly used by the migration thread; in mode observe,
-     * auto-converge's timer may synchronize the dirty bitmap, too.
+     * Protects all below.  Mostly used by the migration thread; in mode observe
+     * the timer of auto-converge may synchronize the dirty bitmap, too.
      */
     QemuMutex lock;
     char *id;
@@ -96,9 +96,9 @@ typedef struct ConvergenceSession {
     bool first_sync_done;
     int64_t sync_begin_ns;
     int64_t sync_end_ns;
+    int64_t sync_ns;
     uint64_t sync_dirty_before;
     uint64_t sync_dirtied;
-    uint64_t sync_dirty;
     uint64_t sync_hot;
     uint64_t withheld;
 
@@ -272,7 +272,9 @@ void convergence_sync_begin(uint64_t dirty_pages)
         migration_withhold_sync_begin();
     }
     QEMU_LOCK_GUARD(&session.lock);
-    session.sync_begin_ns = now_ns();
+    if (!session.sync_begin_ns) {
+        session.sync_begin_ns = now_ns();
+    }
     session.sync_dirty_before = dirty_pages;
 }
 
@@ -289,8 +291,9 @@ void convergence_sync_end(uint64_t dirty_pages)
     }
     QEMU_LOCK_GUARD(&session.lock);
     session.sync_end_ns = now_ns();
+    session.sync_ns = session.sync_end_ns - session.sync_begin_ns;
+    session.sync_begin_ns = 0;
     session.sync_hot = hot;
-    session.sync_dirty = dirty_pages;
     session.window_synced = true;
     if (!session.first_sync_done) {
         /* All pages are dirty at the start; this begins the first pass */
@@ -478,15 +481,23 @@ bool convergence_pass_over(MigrationState *s, uint64_t pending_size)
 {
     ConvergenceLimits limits;
     ConvergenceDecision decision;
+    bool over;
 
-    if (!convergence_enforced()) {
+    if (!convergence_active()) {
         return pending_size < s->threshold_size;
     }
     QEMU_LOCK_GUARD(&session.lock);
     limits = session_limits();
-    return session_pass_sent() ||
+    over = session.enforce ?
+           session_pass_sent() ||
            convergence_overdue(&limits, session.passes, session.n,
-                               session_ms(now_ns()), &decision);
+                               session_ms(now_ns()), &decision) :
+           pending_size < s->threshold_size;
+    if (over) {
+        /* To wait for the BQL, and for the accelerator's log, is part of it */
+        session.sync_begin_ns = now_ns();
+    }
+    return over;
 }
 
 static MigrationDecision decision_to_qapi(ConvergenceAction action)
@@ -574,7 +585,7 @@ static ConvergenceDecision session_end_pass(uint64_t pending_size,
     *pass = (ConvergencePass) {
         .end = session_ms(session.sync_end_ns),
         .duration = duration_ns / SCALE_MS,
-        .sync_time = (session.sync_end_ns - session.sync_begin_ns) / SCALE_US,
+        .sync_time = session.sync_ns / SCALE_US,
         .bytes_sent = migration_transferred_bytes() - session.pass_bytes,
         .pages_sent = pages_sent() - session.pass_pages,
         .pages_dirtied = session.sync_dirtied,

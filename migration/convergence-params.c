@@ -24,7 +24,9 @@
 
 bool migrate_convergence(void)
 {
-    return migrate_get_current()->capabilities[MIGRATION_CAPABILITY_CONVERGENCE];
+    MigrationState *s = migrate_get_current();
+
+    return s->capabilities[MIGRATION_CAPABILITY_CONVERGENCE];
 }
 
 bool convergence_caps_check(const bool *caps, Error **errp)

@@ -42,7 +42,8 @@ static int withhold_end(RAMBlock *rb, void *opaque)
     bitmap_andnot(w->dirty, rb->bmap, w->dirty, w->pages);
     bitmap_and(w->hot, w->dirty, w->rewritten, w->pages);
     bitmap_copy(w->rewritten, w->dirty, w->pages);
-    *hot += bitmap_count_one(w->hot, w->pages);
+    *hot += bitmap_count_one(w->hot, w->pages) +
+            bitmap_count_one(w->withheld, w->pages);
     return 0;
 }
 

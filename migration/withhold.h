@@ -46,7 +46,8 @@ void migration_withhold_sync_begin(void);
  *
  * Called with the bitmap mutex and in an RCU read section.
  *
- * Returns: how many pages were found rewritten at this sync and the one before.
+ * Returns: how many pages were found rewritten at this sync and the one before,
+ * those included that are withheld already.
  */
 uint64_t migration_withhold_sync_end(void);
 
