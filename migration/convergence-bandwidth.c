@@ -5,32 +5,45 @@
  */
 
 #include "qemu/osdep.h"
-#include <math.h>
 #include "qemu/timer.h"
 #include "convergence-bandwidth.h"
-
-/* RFC 6298, section 2.3 */
-#define GAIN_MEAN       0.125
-#define GAIN_DEVIATION  0.25
 
 void convergence_bandwidth_add(ConvergenceBandwidth *b, uint64_t bytes,
                                int64_t ns)
 {
-    double sample;
+    if (bytes && ns > 0) {
+        b->last[b->samples++ % CONVERGENCE_BANDWIDTH_SAMPLES] =
+            (double)ns / bytes;
+    }
+}
 
-    if (!bytes || ns <= 0) {
-        return;
+static int compare_times(const void *a, const void *b)
+{
+    double ta = *(const double *)a, tb = *(const double *)b;
+
+    return ta < tb ? -1 : ta > tb;
+}
+
+/* Bytes/s, by the time that this share of the samples does not exceed */
+static uint64_t quantile(const ConvergenceBandwidth *b, double share)
+{
+    size_t n = MIN(b->samples, CONVERGENCE_BANDWIDTH_SAMPLES);
+    double sorted[CONVERGENCE_BANDWIDTH_SAMPLES];
+
+    if (!n) {
+        return 0;
     }
-    sample = (double)ns / bytes;
-    if (b->samples++ == 0) {
-        b->mean = sample;
-        return;
-    }
-    b->deviation += GAIN_DEVIATION * (fabs(sample - b->mean) - b->deviation);
-    b->mean += GAIN_MEAN * (sample - b->mean);
+    memcpy(sorted, b->last, n * sizeof(*sorted));
+    qsort(sorted, n, sizeof(*sorted), compare_times);
+    return NANOSECONDS_PER_SECOND / sorted[(size_t)((n - 1) * share + 0.5)];
 }
 
 uint64_t convergence_bandwidth_low(const ConvergenceBandwidth *b)
 {
-    return b->samples ? NANOSECONDS_PER_SECOND / (b->mean + b->deviation) : 0;
+    return quantile(b, 0.75);
+}
+
+uint64_t convergence_bandwidth_likely(const ConvergenceBandwidth *b)
+{
+    return quantile(b, 0.5);
 }

@@ -1,9 +1,9 @@
 /*
  * Migration convergence: estimate of a bandwidth
  *
- * Mean and mean deviation of the time that a byte takes, smoothed as RFC 6298
- * does it for round trips.  It is the time that counts for a prediction: the
- * mean of the bandwidths would forget the slow samples.
+ * Quantiles of the last samples.  A sample is the time that a byte took, for it
+ * is the time that counts for a prediction; and quantiles, as a host that is
+ * busy for a moment makes a few samples very long.
  *
  * No locking; any thread, one at a time.
  *
@@ -13,17 +13,18 @@
 #ifndef QEMU_MIGRATION_CONVERGENCE_BANDWIDTH_H
 #define QEMU_MIGRATION_CONVERGENCE_BANDWIDTH_H
 
+/* At ten a second, about the last two seconds */
+#define CONVERGENCE_BANDWIDTH_SAMPLES 16
+
 /**
  * ConvergenceBandwidth: all zeroes is one without samples
  *
  * @samples: how many samples there were
- * @mean: smoothed mean, ns a byte
- * @deviation: smoothed mean deviation, ns a byte
+ * @last: the last ones, ns a byte; the newest is before @samples modulo size
  */
 typedef struct ConvergenceBandwidth {
     uint64_t samples;
-    double mean;
-    double deviation;
+    double last[CONVERGENCE_BANDWIDTH_SAMPLES];
 } ConvergenceBandwidth;
 
 /**
@@ -37,11 +38,15 @@ void convergence_bandwidth_add(ConvergenceBandwidth *b, uint64_t bytes,
                                int64_t ns);
 
 /**
- * convergence_bandwidth_low: what most samples are above, bytes/s
- *
- * That is, if a byte takes the deviation longer than the mean.  0 without
- * samples.
+ * convergence_bandwidth_low: what three of four of the last samples are not
+ *                            below, bytes/s; 0 without samples
  */
 uint64_t convergence_bandwidth_low(const ConvergenceBandwidth *b);
+
+/**
+ * convergence_bandwidth_likely: the median of the last samples, bytes/s; 0
+ *                               without samples
+ */
+uint64_t convergence_bandwidth_likely(const ConvergenceBandwidth *b);
 
 #endif

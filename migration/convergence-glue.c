@@ -104,6 +104,7 @@ typedef struct ConvergenceSession {
 
     /* Bandwidth before switchover, and of rounds of sending */
     ConvergenceBandwidth copy;
+    ConvergenceBandwidth first_burst;
     ConvergenceBandwidth burst;
     int64_t window_ns;
     uint64_t window_bytes;
@@ -365,8 +366,9 @@ static void session_end_window(int64_t ns)
         if (session.burst_bytes >= MIN_BURST_BYTES &&
             (zero_pages - session.burst_zero_pages) * qemu_target_page_size() <=
             session.burst_bytes / 8) {
-            convergence_bandwidth_add(&session.burst, session.burst_bytes,
-                                      session.burst_ns);
+            convergence_bandwidth_add(session.number ? &session.burst :
+                                                       &session.first_burst,
+                                      session.burst_bytes, session.burst_ns);
         }
     }
     session.window_ns = ns;
@@ -378,16 +380,18 @@ static void session_end_window(int64_t ns)
     session.rate_lifted = false;
 }
 
-/* What is sent per second while the guest is stopped, at least */
-static uint64_t session_switchover_bandwidth(void)
+/*
+ * What is sent per second while the guest is stopped.  In the first pass the
+ * destination has to allocate the memory, too, so that it says little.
+ */
+static uint64_t session_switchover_bandwidth(
+    uint64_t (*estimate)(const ConvergenceBandwidth *b))
 {
     uint64_t given = migrate_avail_switchover_bandwidth();
-    uint64_t low = convergence_bandwidth_low(&session.burst);
+    uint64_t burst = estimate(session.burst.samples ? &session.burst :
+                                                      &session.first_burst);
 
-    if (given) {
-        return given;
-    }
-    return MAX(low, convergence_bandwidth_low(&session.copy));
+    return given ?: MAX(burst, estimate(&session.copy));
 }
 
 static ConvergenceLimits session_limits(void)
@@ -524,6 +528,7 @@ static void session_report(const ConvergencePass *pass,
         .bandwidth = pass->bytes_sent * 1000 / MAX(pass->duration, 1),
         .bandwidth_low = pass->bandwidth_low,
         .switchover_bandwidth = pass->switchover_bandwidth,
+        .switchover_likely = pass->switchover_likely,
         .fixed_cost = pass->fixed_cost,
         .can_switch_over = pass->can_switch_over,
         .downtime_fixed = d->downtime_fixed,
@@ -577,7 +582,10 @@ static ConvergenceDecision session_end_pass(uint64_t pending_size,
         .pages_withheld = session.withheld,
         .pages_remaining = DIV_ROUND_UP(pending_size, limits.page_size),
         .bandwidth_low = convergence_bandwidth_low(&session.copy),
-        .switchover_bandwidth = session_switchover_bandwidth(),
+        .switchover_bandwidth =
+            session_switchover_bandwidth(convergence_bandwidth_low),
+        .switchover_likely =
+            session_switchover_bandwidth(convergence_bandwidth_likely),
         .fixed_cost = FIXED_COST_US,
         .throttle = session.throttle,
         .can_switch_over = can_switchover,
@@ -588,6 +596,7 @@ static ConvergenceDecision session_end_pass(uint64_t pending_size,
     }
     if (!pass->switchover_bandwidth) {
         pass->switchover_bandwidth = pass->bandwidth_low;
+        pass->switchover_likely = pass->bandwidth_low;
     }
     session.number++;
     session.n++;

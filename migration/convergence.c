@@ -345,6 +345,15 @@ static double with_reserve(const Engine *e, double seconds,
                MAX(seconds, e->limits->time_limit / 1e3));
 }
 
+/* Decisions need a bound; who is told a time wants to know what it will be. */
+static double likely_downtime(const Engine *e)
+{
+    double rate = (double)e->last->switchover_likely /
+                  MAX(e->limits->page_size, 1);
+
+    return e->model.fixed + e->model.remaining / MAX(rate, e->model.stop_rate);
+}
+
 static void decide_fitting(Engine *e)
 {
     double after;
@@ -365,11 +374,11 @@ static void decide_fitting(Engine *e)
                "%" PRIu64 " to %" PRIu64 " ms",
                downtime(e), to_ms(after));
     } else {
-        predict(e, 0, now);
+        predict(e, 0, likely_downtime(e));
         decide(e, CONVERGENCE_SWITCH_OVER,
                "stopping pre-copy: only %" PRIu64 " pages were modified, "
                "predicted downtime %" PRIu64 " ms",
-               e->last->pages_remaining, downtime(e));
+               e->last->pages_remaining, e->decision->predicted_downtime);
     }
 }
 

@@ -82,6 +82,8 @@ typedef struct ConvergenceDecision {
  * @bandwidth_low: lower bound of what is sent before switchover, bytes/s
  * @switchover_bandwidth: lower bound of what is sent while the guest is
  *                        stopped, bytes/s
+ * @switchover_likely: what is likely sent while the guest is stopped, bytes/s;
+ *                     0 if nothing better than the bound is known
  * @fixed_cost: estimate of stopping the guest, its devices' state and the
  *              handshake, without @sync_time, us
  * @throttle: throttle that was in force, per cent
@@ -100,6 +102,7 @@ typedef struct ConvergencePass {
     uint64_t pages_remaining;
     uint64_t bandwidth_low;
     uint64_t switchover_bandwidth;
+    uint64_t switchover_likely;
     uint64_t fixed_cost;
     uint8_t throttle;
     bool can_switch_over;

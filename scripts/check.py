@@ -53,6 +53,7 @@ SCRIPTS['asan-fuzz'] = Script(
 SCRIPTS['long-soak'] = Script(
     'tests/e2e/soak', 1200, ('--rounds', '1000', '--seconds', '780'))
 SCRIPTS['nested'] = Script('tests/e2e/nested', 1500)
+UNPATCHED = BUILD / 'upstream/bin/qemu-system-x86_64'
 # It ends QEMU while threads hang: what they hold looks leaked.
 LEAVES_THREADS = 'tests/qtest/vm-quiesce-hang-test'
 
@@ -87,9 +88,17 @@ def run_compiled(tier, verbose):
         return tap.Count(failed=1)
     for test in tests:
         count.add(qemu.run_test(build, test, verbose,
-                                sanitized_environment(test) if sanitized
-                                else {}))
+                                unpatched_environment() |
+                                (sanitized_environment(test) if sanitized
+                                 else {})))
     return count
+
+
+def unpatched_environment():
+    """For tests that compare with upstream, where `make upstream` was run."""
+    if not UNPATCHED.exists():
+        return {}
+    return {'QTEST_QEMU_BINARY_UNPATCHED': str(UNPATCHED)}
 
 
 def sanitized_environment(test):

@@ -21,6 +21,7 @@
     "'pages-withheld': 0, 'pages-remaining': " #remaining ", " \
     "'page-size': 4096, 'dirty-rate': 1, 'bandwidth': 104857600, " \
     "'bandwidth-low': 104857600, 'switchover-bandwidth': 104857600, " \
+    "'switchover-likely': 104857600, " \
     "'fixed-cost': 9500, 'can-switch-over': true, 'downtime-fixed': 10, " \
     "'downtime-copy': 1, 'throttle': " #throttle ", 'next-throttle': 0, " \
     "'decision': '" decision "', 'reason': 'as recorded' }"
@@ -195,6 +196,7 @@ static void test_convert(void)
         .page_size = 10,
         .bandwidth_low = 11,
         .switchover_bandwidth = 12,
+        .switchover_likely = 13,
         .fixed_cost = 13,
         .can_switch_over = true,
         .throttle = 14,
@@ -231,6 +233,7 @@ static void test_convert(void)
     g_assert_cmpuint(pass.pages_remaining, ==, 9);
     g_assert_cmpuint(pass.bandwidth_low, ==, 11);
     g_assert_cmpuint(pass.switchover_bandwidth, ==, 12);
+    g_assert_cmpuint(pass.switchover_likely, ==, 13);
     g_assert_cmpuint(pass.fixed_cost, ==, 13);
     g_assert_true(pass.can_switch_over);
     g_assert_cmpuint(pass.throttle, ==, 14);
