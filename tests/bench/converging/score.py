@@ -180,9 +180,14 @@ class Score:
     def _compare(self, load: str, base: str, name: str, most: float,
                  what: str) -> list[str]:
         ratio = self.ratio(load, OURS, base, name)
-        return [] if not ratio else [
-            f'{load}: {name} at most {most:g} of {what}: {ratio}: '
-            f'{ratio.verdict(most)}']
+        if not ratio:
+            return []
+        verdict = ratio.verdict(most)
+        if verdict != 'met' and any(run.status == 'no end'
+                                    for run in self.of(load, base)):
+            verdict = f'or less, as {base} had no end: not decided'
+        return [f'{load}: {name} at most {most:g} of {what}: {ratio}: '
+                f'{verdict}']
 
     def _against_auto_converge(self) -> list[str]:
         return [line for load in ('sweep', 'sweep-1000')
