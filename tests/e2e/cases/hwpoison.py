@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness import elfdump
-from harness.errors import (expect_memory, expect_no_migration,
+from harness.errors import (PAGE, expect_memory, expect_no_migration,
                             expect_quiesced)
 from harness.host import SIZE, prepare
-from harness.nested import PAGE, Nested
+from harness.nested import Nested
 from harness.tap import expect
 
 _RULE = ('-object', 'hw-error-rule,id=rule,source=guest-memory,action=quiesce')

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import paths
+from .errors import Monitored
 from .guest import Channel
 from .monitor import Monitor
 from .process import Process
@@ -48,7 +49,7 @@ def prepare() -> None:
     expect(not made.returncode, made.stderr)
 
 
-class Host(contextlib.ExitStack):
+class Host(contextlib.ExitStack, Monitored):
     """The host, when it has booted; then the inner QEMU with its guest."""
 
     def __init__(self, work: Path, args: Sequence[object],
@@ -140,16 +141,3 @@ class Host(contextlib.ExitStack):
     def run(self, command: str) -> list[str]:
         """What a command says on the host."""
         return self.said(self._commands, command)
-
-    def error(self, start: int = 0) -> dict:
-        """The data of a HARDWARE_ERROR, also of one that has come."""
-        return self.monitor.event('HARDWARE_ERROR', start=start)[1]['data']
-
-    def names(self) -> list[str]:
-        """The events up to now."""
-        self.monitor.execute('query-status')
-        return [event['event'] for _, event in self.monitor.events]
-
-    def status(self) -> str:
-        """The run state of the inner QEMU."""
-        return self.monitor.execute('query-status')['status']
