@@ -634,9 +634,8 @@ static void session_abort(MigrationState *s, const ConvergenceDecision *d)
 bool convergence_ready(MigrationState *s, uint64_t pending_size,
                        bool can_switchover)
 {
-    ConvergenceDecision d;
-
     bool upstream = can_switchover && pending_size <= s->threshold_size;
+    ConvergenceDecision d;
 
     if (!convergence_active()) {
         return upstream;
