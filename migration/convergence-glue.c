@@ -42,7 +42,7 @@
  * What it takes to stop the vCPUs, to send and load the devices' state, and to
  * start the vCPUs, in microseconds: measured with an idle PC under KVM.
  */
-#define FIXED_COST_US           8000
+#define DEVICES_COST_US         8000
 
 /*
  * A round of sending says little about the bandwidth unless it sends more
@@ -63,10 +63,6 @@
  */
 #define MIN_PASS_MS             10
 #define MIN_WAITING_PASS_MS     100
-
-/* How long a vCPU is kept from running, and runs between that, at most */
-#define MAX_SLEEP_MS            50
-#define MAX_RUN_NS              (5 * SCALE_MS)
 
 typedef struct ConvergenceSession {
     /* Set while no migration runs, or for its end; read without the lock */
@@ -171,24 +167,38 @@ static void session_start(void)
     qatomic_set(&session.active, true);
 }
 
+static ConvergenceLimits session_limits(void)
+{
+    const MigrationParameters *p = &migrate_get_current()->parameters;
+
+    return (ConvergenceLimits) {
+        .downtime_limit = p->downtime_limit,
+        .time_limit = p->convergence_time_limit,
+        .max_slowdown = p->convergence_max_slowdown,
+        .page_size = qemu_target_page_size(),
+        .postcopy = p->convergence_fallback ==
+                    MIGRATION_CONVERGENCE_FALLBACK_POSTCOPY &&
+                    migrate_postcopy_ram(),
+        .can_withhold = session.enforce,
+    };
+}
+
 /*
  * Keep the vCPUs from running for @percent of the time, in short slices.
  * cpu_throttle_set() starts timers, so the BQL is needed.
  */
 static void session_throttle(uint8_t percent)
 {
-    int64_t max_sleep_ns = MIN(MAX_SLEEP_MS, MAX(1, migrate_downtime_limit())) *
-                           SCALE_MS;
-
     if (percent == session.throttle) {
         return;
     }
     session.throttle = percent;
     BQL_LOCK_GUARD();
     if (percent) {
-        cpu_throttle_set_timeslice(MIN(MAX_RUN_NS,
-                                       max_sleep_ns * (100 - percent) /
-                                       percent));
+        ConvergenceLimits limits = session_limits();
+
+        cpu_throttle_set_timeslice(convergence_run_seconds(&limits, percent) *
+                                   NANOSECONDS_PER_SECOND);
         cpu_throttle_set(percent);
     }
     /* It may have been released by another thread meanwhile */
@@ -397,20 +407,18 @@ static uint64_t session_switchover_bandwidth(
     return given ?: MAX(burst, estimate(&session.copy));
 }
 
-static ConvergenceLimits session_limits(void)
+/*
+ * The network still sends what is in the socket's send buffer while the guest
+ * is stopped; what comes later waits for that.
+ */
+static uint64_t session_fixed_cost(MigrationState *s)
 {
-    const MigrationParameters *p = &migrate_get_current()->parameters;
+    uint64_t bandwidth =
+        session_switchover_bandwidth(convergence_bandwidth_low);
+    uint64_t unsent_us =
+        bandwidth ? bytes_unsent(s) * 1000000 / bandwidth : 0;
 
-    return (ConvergenceLimits) {
-        .downtime_limit = p->downtime_limit,
-        .time_limit = p->convergence_time_limit,
-        .max_slowdown = p->convergence_max_slowdown,
-        .page_size = qemu_target_page_size(),
-        .postcopy = p->convergence_fallback ==
-                    MIGRATION_CONVERGENCE_FALLBACK_POSTCOPY &&
-                    migrate_postcopy_ram(),
-        .can_withhold = session.enforce,
-    };
+    return MAX(DEVICES_COST_US, unsent_us);
 }
 
 static bool session_pass_is_short(void)
@@ -565,7 +573,8 @@ static void session_report(const ConvergencePass *pass,
 }
 
 /* Close the pass that the last sync ended; return its decision */
-static ConvergenceDecision session_end_pass(uint64_t pending_size,
+static ConvergenceDecision session_end_pass(MigrationState *s,
+                                            uint64_t pending_size,
                                             bool can_switchover)
 {
     ConvergenceLimits limits = session_limits();
@@ -597,7 +606,7 @@ static ConvergenceDecision session_end_pass(uint64_t pending_size,
             session_switchover_bandwidth(convergence_bandwidth_low),
         .switchover_likely =
             session_switchover_bandwidth(convergence_bandwidth_likely),
-        .fixed_cost = FIXED_COST_US,
+        .fixed_cost = session_fixed_cost(s),
         .throttle = session.throttle,
         .can_switch_over = can_switchover,
     };
@@ -653,7 +662,7 @@ bool convergence_ready(MigrationState *s, uint64_t pending_size,
             session.synced = false;
             return false;
         }
-        d = session_end_pass(pending_size, can_switchover);
+        d = session_end_pass(s, pending_size, can_switchover);
         session_begin_round(s);
         session.waiting = !can_switchover;
         if (!session.enforce) {

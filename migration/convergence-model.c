@@ -205,8 +205,13 @@ double convergence_model_dirtied(const ConvergenceModel *model,
                                  double seconds, unsigned throttle)
 {
     double time = seconds * convergence_model_speed(model, throttle);
+    /*
+     * What is withheld is released when the throttle engages: it is sent, and
+     * written again, like the rest.
+     */
+    double pages = model->anchor_pages + (throttle ? model->withheld : 0);
 
-    return model->anchor_pages *
+    return pages *
            pow(time / model->anchor_time, model->exponent);
 }
 
@@ -232,7 +237,7 @@ double convergence_model_pass(const ConvergenceModel *model,
                                             model->page_rate, remaining);
     }
     *seconds = (remaining - later) / model->page_rate;
-    return later + model->withheld +
+    return later + (throttle ? 0 : model->withheld) +
            convergence_model_dirtied(model, *seconds, throttle);
 }
 

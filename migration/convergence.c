@@ -84,6 +84,10 @@
 #define WITHHOLD_BUDGET 0.5
 #define WITHHOLD_WORTH 0.1
 
+/* How long a vCPU is kept from running, and runs between that, at most. */
+#define MAX_SLEEP_SECONDS 0.05
+#define MAX_RUN_SECONDS 0.005
+
 typedef struct Engine {
     const ConvergenceLimits *limits;
     const ConvergencePass *passes;
@@ -231,6 +235,12 @@ fall_back(Engine *e, const char *fmt, ...)
            pages_mib(e, e->model.page_rate));
 }
 
+static bool shrinks(const Engine *e)
+{
+    return e->n == 1 || e->last->pages_remaining <=
+                        e->passes[e->n - 2].pages_remaining * PROGRESS;
+}
+
 /* How many polish passes were made just now. */
 static unsigned polish_passes(const Engine *e)
 {
@@ -282,7 +292,7 @@ static bool default_ends_soon(const Engine *e)
     ConvergenceModel model = optimistic(e);
     double remaining = model.remaining, seconds, sum = 0;
 
-    if (default_ends(e, remaining)) {
+    if (default_ends(e, remaining) || !shrinks(e)) {
         return false;
     }
     for (int i = 0; i < POLISH_PASSES && !default_ends(e, remaining); i++) {
@@ -345,13 +355,44 @@ static double with_reserve(const Engine *e, double seconds,
                MAX(seconds, e->limits->time_limit / 1e3));
 }
 
-/* Decisions need a bound; who is told a time wants to know what it will be. */
+double convergence_run_seconds(const ConvergenceLimits *limits,
+                               unsigned throttle)
+{
+    double sleep = MIN(MAX(limits->downtime_limit, 1) / 1e3,
+                       MAX_SLEEP_SECONDS);
+
+    return MIN(MAX_RUN_SECONDS, sleep * (100 - throttle) / throttle);
+}
+
+/*
+ * A throttled vCPU that is stopped has mostly not run for a while: on average
+ * for half of the time that it is kept from running.  It has just run if
+ * fetching the dirty bitmap had to wait for that, as it does with a dirty ring.
+ */
+static double throttled_seconds(const Engine *e)
+{
+    unsigned throttle = MIN(e->last->throttle, 99);
+    double asleep;
+
+    if (!throttle) {
+        return 0;
+    }
+    asleep = convergence_run_seconds(e->limits, throttle) *
+             throttle / (100 - throttle) * throttle / 100 / 2;
+    return MAX(asleep - e->last->sync_time / 1e6, 0);
+}
+
+/*
+ * Decisions need a bound; who is told a time wants to know what it will be, as
+ * the guest sees it.
+ */
 static double likely_downtime(const Engine *e)
 {
     double rate = (double)e->last->switchover_likely /
                   MAX(e->limits->page_size, 1);
 
-    return e->model.fixed + e->model.remaining / MAX(rate, e->model.stop_rate);
+    return throttled_seconds(e) + e->model.fixed +
+           e->model.remaining / MAX(rate, e->model.stop_rate);
 }
 
 static void decide_fitting(Engine *e)
@@ -414,9 +455,7 @@ static bool decide_unthrottled(Engine *e)
     double seconds;
     char buf[128];
 
-    if (e->last->throttle ||
-        (e->n > 1 && e->last->pages_remaining >
-                     e->passes[e->n - 2].pages_remaining * PROGRESS)) {
+    if (e->last->throttle || !shrinks(e)) {
         return false;
     }
 

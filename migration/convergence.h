@@ -85,7 +85,8 @@ typedef struct ConvergenceDecision {
  * @switchover_likely: what is likely sent while the guest is stopped, bytes/s;
  *                     0 if nothing better than the bound is known
  * @fixed_cost: estimate of stopping the guest, its devices' state and the
- *              handshake, without @sync_time, us
+ *              handshake, or of what is still in the socket's send buffer if
+ *              that takes longer; without @sync_time, us
  * @throttle: throttle that was in force, per cent
  * @can_switch_over: the destination has agreed to a switchover
  * @decided: what was decided after it; input for later passes
@@ -141,6 +142,20 @@ void convergence_decide(const ConvergenceLimits *limits,
 uint64_t convergence_pass_goal(const ConvergenceLimits *limits,
                                const ConvergencePass *passes, size_t n,
                                uint64_t bandwidth);
+
+/**
+ * convergence_run_seconds: how long a throttled vCPU runs at a time
+ *
+ * @limits: what was asked for
+ * @throttle: per cent of the time in which it does not run, 1 to 99
+ *
+ * Between that it is kept from running for 50 ms at most, and never for longer
+ * than the downtime limit.
+ *
+ * A function of its arguments only; any thread.
+ */
+double convergence_run_seconds(const ConvergenceLimits *limits,
+                               unsigned throttle);
 
 /**
  * convergence_overdue: whether the running pass takes too long

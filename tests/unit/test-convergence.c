@@ -296,6 +296,23 @@ static const Case cases[] = {
         .stopped = 2000,
         .action = CONVERGENCE_POLISH,
     }, {
+        .name = "polish-as-long-as-passes-shrink",
+        .rows = { { 60, 10000, 40 }, { 44, 600, 26 } },
+        .stopped = 2000,
+        .action = CONVERGENCE_POLISH,
+    }, {
+        .name = "polish-not-if-passes-do-not-shrink",
+        .rows = { { 50, 10000, 40 }, { 44, 600, 26 } },
+        .stopped = 2000,
+        .action = CONVERGENCE_SWITCH_OVER,
+    }, {
+        .name = "throttled-for-the-guest",
+        .rows = { { 200, 5000, 200 }, { 100, 2000, 100 },
+                  { 1, 1000, 1, 95 } },
+        .action = CONVERGENCE_SWITCH_OVER,
+        .reason = "stopping pre-copy: only 256 pages were modified, "
+                  "predicted downtime 44 ms",
+    }, {
         .name = "fixed-cost-over-the-limit",
         .rows = { { 200, 5000, 200 }, { 50, 2000, 50 }, { 20, 500, 20 } },
         .fixed_ms = 301,
@@ -466,6 +483,50 @@ static void test_model(void)
     g_assert_cmpfloat(m.stop_rate, >, 0);
     g_assert_cmpfloat(m.anchor_time, >, 0);
     g_assert_cmpfloat(m.anchor_pages, >, 0);
+}
+
+/* What is withheld remains, or is sent and written again. */
+static void test_model_withheld(void)
+{
+    Case c = { .rows = { { 200, 5000, 200 }, { 50, 1000, 30 } } };
+    ConvergenceLimits limits;
+    ConvergencePass passes[G_N_ELEMENTS(c.rows)];
+    ConvergenceModel m;
+    size_t n = fill(&c, &limits, passes);
+    double seconds, time;
+
+    passes[n - 1].pages_withheld = PAGES(10);
+    convergence_model_fit(&m, &limits, passes, n);
+    time = m.anchor_time;
+    g_assert_cmpfloat(fabs(convergence_model_dirtied(&m, time, 0) / PAGES(30) -
+                           1), <, 0.01);
+    g_assert_cmpfloat(fabs(convergence_model_dirtied(&m, time, 1) / PAGES(40) -
+                           1), <, 0.02);
+    /* All of 50 MiB is sent, and no more than a tenth is written again */
+    g_assert_cmpfloat(convergence_model_pass(&m, m.remaining, 99, true,
+                                             &seconds), <, PAGES(5));
+    g_assert_cmpfloat(convergence_model_pass(&m, m.remaining, 0, true,
+                                             &seconds), >, PAGES(10));
+}
+
+/* Pauses of 50 ms and of the downtime limit at most. */
+static void test_slices(void)
+{
+    const uint64_t downtimes[] = { 0, 1, 20, 50, 300, UINT64_MAX };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(downtimes); i++) {
+        ConvergenceLimits limits = { .downtime_limit = downtimes[i] };
+        double longest = MAX(MIN(downtimes[i], 50), 1) / 1e3;
+
+        for (unsigned throttle = 1; throttle <= 99; throttle++) {
+            double run = convergence_run_seconds(&limits, throttle);
+
+            g_assert_cmpfloat(run, >, 0);
+            g_assert_cmpfloat(run, <=, 0.005);
+            g_assert_cmpfloat(run * throttle / (100 - throttle), <=,
+                              longest * 1.000001);
+        }
+    }
 }
 
 /* A polish pass follows a polish pass four times, and no more. */
@@ -908,6 +969,8 @@ int main(int argc, char **argv)
     }
     g_test_add_func("/convergence/pure", test_pure);
     g_test_add_func("/convergence/model", test_model);
+    g_test_add_func("/convergence/model-withheld", test_model_withheld);
+    g_test_add_func("/convergence/slices", test_slices);
     g_test_add_func("/convergence/polish-ends", test_polish_ends);
     g_test_add_func("/convergence/goal", test_goal);
     g_test_add_func("/convergence/overdue", test_overdue);
