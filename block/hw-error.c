@@ -135,6 +135,14 @@ void blk_failed_request_call(const BlkFailedRequest *r, BlockAIOCB *acb)
     }
 }
 
+BlockBackend *blk_failed_request_backend(int ret)
+{
+    CurrentRequest *current = get_ptr_current_request();
+
+    return current->co == qemu_coroutine_self() && current->request.ret == ret
+        ? current->request.blk : NULL;
+}
+
 static const BlkFailedRequest *find_current_request(BlockBackend *blk,
                                                     int error)
 {

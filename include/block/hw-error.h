@@ -66,6 +66,16 @@ void blk_failed_request_init(BlkFailedRequest *r, BlockBackend *blk,
  */
 void blk_failed_request_call(const BlkFailedRequest *r, BlockAIOCB *acb);
 
+/**
+ * blk_failed_request_backend: The back end of the request that the calling
+ * function is being told of, if that has failed with @ret.
+ * @ret: a negative errno
+ *
+ * Any thread.  Returns NULL if there is none: what has failed, if anything, is
+ * not the back end.
+ */
+BlockBackend *blk_failed_request_backend(int ret);
+
 /* Call @acb's function for a request that returns @ret; @r only if that is < 0 */
 static inline void blk_aio_call(BlockAIOCB *acb, int ret,
                                 const BlkFailedRequest *r)
@@ -85,7 +95,7 @@ BlockErrorAction blk_default_error_action(BlockBackend *blk, bool is_read,
                                           int error);
 
 /**
- * blk_error_report: A request has failed, of a device that always tells the
+ * blk_error_report: A request has failed, and the device cannot but tell the
  * guest.
  * @blk: the device's back end
  * @is_read: whether it was a read
