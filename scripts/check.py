@@ -90,7 +90,7 @@ def run_compiled(tier, verbose):
         count.add(qemu.run_test(build, test, verbose,
                                 unpatched_environment() |
                                 (sanitized_environment(test) if sanitized
-                                 else {})))
+                                 else perturbed_environment())))
     return count
 
 
@@ -99,6 +99,11 @@ def unpatched_environment():
     if not UNPATCHED.exists():
         return {}
     return {'QTEST_QEMU_BINARY_UNPATCHED': str(UNPATCHED)}
+
+
+def perturbed_environment():
+    """New memory is not zero by chance, as in `meson test`."""
+    return {'MALLOC_PERTURB_': os.environ.get('MALLOC_PERTURB_', '165')}
 
 
 def sanitized_environment(test):

@@ -325,6 +325,9 @@ static const Operation op_append = {
 static const Operation op_copy = {
     "copy", NVME_CMD_COPY, "write", "write", NVME_WRITE_FAULT,
 };
+static const Operation op_copy_from = {
+    "copy-from", NVME_CMD_COPY, "read", "read", NVME_UNRECOVERED_READ,
+};
 
 /* For the administrator, and of the whole namespace */
 static const Operation op_format = {
@@ -368,7 +371,7 @@ static NvmeCmd command(Vm *vm, Command *c, const Operation *op, uint64_t lba)
     if (op == &op_discard) {
         qtest_memwrite(vm->qts, c->addr, &range, sizeof(range));
         cmd.cdw11 = cpu_to_le32(NVME_DSMGMT_AD);
-    } else if (op == &op_copy) {
+    } else if (op->opcode == NVME_CMD_COPY) {
         qtest_memwrite(vm->qts, c->addr, &source, sizeof(source));
         cmd.cdw10 = cpu_to_le32(lba);
     } else if (op != &op_flush && op != &op_format) {
@@ -666,6 +669,27 @@ static void test_guest_error(void)
     cmd = command(vm, &c, &op_write, LBA);
     cmd.mptr = cpu_to_le64(vm->bar.addr);
     wait_status(vm, submit(vm, &vm->io, cmd), NVME_WRITE_FAULT);
+    hwe_expect_none(vm->qts);
+    vm_quit(vm);
+    unlink(image);
+}
+
+/* A Copy that has not come to read anything */
+static void test_guest_error_copy(void)
+{
+    g_autofree char *image = make_image();
+    g_autofree char *args = debug_args(image, "read", OFFSET, 0);
+    Vm *vm = vm_start(&separate, args);
+    const NvmeCopySourceRangeFormat0_2 source = {
+        .slba = cpu_to_le64(VMQ_IMAGE_SIZE / VMQ_SECTOR),
+    };
+    NvmeCmd cmd;
+    Command c;
+
+    add_rule(vm->qts, "stop");
+    cmd = command(vm, &c, &op_copy, LBA);
+    qtest_memwrite(vm->qts, c.addr, &source, sizeof(source));
+    wait_status(vm, submit(vm, &vm->io, cmd), NVME_LBA_RANGE);
     hwe_expect_none(vm->qts);
     vm_quit(vm);
     unlink(image);
@@ -1092,6 +1116,7 @@ int main(int argc, char **argv)
     };
     static const PolicyCase told[] = {
         { &separate, &op_copy, OFFSET },
+        { &separate, &op_copy_from, OFFSET - VMQ_SECTOR },
         { &plain, &op_format, 0 },
         { &atomic, &op_write, OFFSET },
     };
@@ -1115,7 +1140,8 @@ int main(int argc, char **argv)
         hwe_add_cases(test_told, &told[i], "nvme/policy/%s/%s",
                       told[i].ns->name, told[i].op->name);
     }
-    qtest_add_func("hw-error/nvme/guest-error", test_guest_error);
+    qtest_add_func("hw-error/nvme/guest-error/metadata", test_guest_error);
+    qtest_add_func("hw-error/nvme/guest-error/copy", test_guest_error_copy);
     qtest_add_func("hw-error/nvme/held/many", test_held_many);
     qtest_add_func("hw-error/nvme/held/order", test_held_order);
     qtest_add_func("hw-error/nvme/held/again", test_held_again);
