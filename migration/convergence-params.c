@@ -17,7 +17,7 @@
 #define DEFAULT_TIME_LIMIT_MS   (100 * 1000)
 #define MAX_TIME_LIMIT_MS       (24 * 60 * 60 * 1000)
 /* Leaves the guest a twentieth of its time: it stays alive, if slow */
-#define DEFAULT_MAX_SLOWDOWN    95
+#define DEFAULT_MAX_SLOWDOWN    99
 /* Upstream's auto-converge stops there as well */
 #define MAX_SLOWDOWN            99
 #define MAX_ID_LENGTH           64

@@ -23,7 +23,7 @@
 /* The defaults of the parameters, for events, which have none. */
 #define DEFAULT_DOWNTIME_LIMIT 300
 #define DEFAULT_TIME_LIMIT 100000
-#define DEFAULT_MAX_SLOWDOWN 95
+#define DEFAULT_MAX_SLOWDOWN 99
 
 typedef struct Reader {
     MigrationRecordList *records;

@@ -34,13 +34,13 @@ static void test_defaults(void)
     g_assert_cmpstr(qdict_get_str(p, "convergence-mode"), ==, "enforce");
     g_assert_cmpint(qdict_get_int(p, "convergence-time-limit"), ==, 100000);
     g_assert_cmpstr(qdict_get_str(p, "convergence-fallback"), ==, "abort");
-    g_assert_cmpint(qdict_get_int(p, "convergence-max-slowdown"), ==, 95);
+    g_assert_cmpint(qdict_get_int(p, "convergence-max-slowdown"), ==, 99);
     g_assert_cmpstr(qdict_get_str(p, "migration-id"), ==, "");
     cvg_assert_contains(caps, "convergence: off\r\n");
     cvg_assert_contains(text, "convergence-mode: enforce\r\n");
     cvg_assert_contains(text, "convergence-time-limit: 100000 ms\r\n");
     cvg_assert_contains(text, "convergence-fallback: abort\r\n");
-    cvg_assert_contains(text, "convergence-max-slowdown: 95\r\n");
+    cvg_assert_contains(text, "convergence-max-slowdown: 99\r\n");
     cvg_assert_contains(text, "migration-id: ''\r\n");
     g_assert_cmpstr(history, ==, "No migrations\r\n");
     g_assert_cmpint(cvg_history_length(qts), ==, 0);

@@ -665,7 +665,7 @@ static void test_full_speed(void)
     g_assert_true(cvg_is(&c, cvg_until_throttled));
     migrate_set_parameter_int(c.from, "max-bandwidth", 128 * MiB);
     cvg_run_to(&c, NULL, "failed");
-    /* It was slowed down by 95 %, if the host was as busy as now */
+    /* It hardly ran, if the host was as busy as now */
     after = guest_faster(c.from, throttled * 2);
     g_test_message("%.1f, then %.1f rounds per second", throttled, after);
     g_assert_cmpfloat(after, >, throttled * 2);
