@@ -84,8 +84,12 @@
 #define WITHHOLD_BUDGET 0.5
 #define WITHHOLD_WORTH 0.1
 
-/* How long a vCPU is kept from running, and runs between that, at most. */
-#define MAX_SLEEP_SECONDS 0.05
+/*
+ * How long a vCPU is kept from running, and runs between that, at most.  Two
+ * pauses look like one where hardly anything can be done between them: together
+ * they take less than 100 ms.
+ */
+#define MAX_SLEEP_SECONDS 0.04
 #define MAX_RUN_SECONDS 0.005
 
 typedef struct Engine {

@@ -149,7 +149,7 @@ uint64_t convergence_pass_goal(const ConvergenceLimits *limits,
  * @limits: what was asked for
  * @throttle: per cent of the time in which it does not run, 1 to 99
  *
- * Between that it is kept from running for 50 ms at most, and never for longer
+ * Between that it is kept from running for 40 ms at most, and never for longer
  * than the downtime limit.
  *
  * A function of its arguments only; any thread.

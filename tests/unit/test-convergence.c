@@ -311,7 +311,7 @@ static const Case cases[] = {
                   { 1, 1000, 1, 95 } },
         .action = CONVERGENCE_SWITCH_OVER,
         .reason = "stopping pre-copy: only 256 pages were modified, "
-                  "predicted downtime 44 ms",
+                  "predicted downtime 39 ms",
     }, {
         .name = "fixed-cost-over-the-limit",
         .rows = { { 200, 5000, 200 }, { 50, 2000, 50 }, { 20, 500, 20 } },
@@ -509,14 +509,14 @@ static void test_model_withheld(void)
                                              &seconds), >, PAGES(10));
 }
 
-/* Pauses of 50 ms and of the downtime limit at most. */
+/* Pauses of 40 ms and of the downtime limit at most. */
 static void test_slices(void)
 {
     const uint64_t downtimes[] = { 0, 1, 20, 50, 300, UINT64_MAX };
 
     for (size_t i = 0; i < G_N_ELEMENTS(downtimes); i++) {
         ConvergenceLimits limits = { .downtime_limit = downtimes[i] };
-        double longest = MAX(MIN(downtimes[i], 50), 1) / 1e3;
+        double longest = MAX(MIN(downtimes[i], 40), 1) / 1e3;
 
         for (unsigned throttle = 1; throttle <= 99; throttle++) {
             double run = convergence_run_seconds(&limits, throttle);
