@@ -57,6 +57,12 @@
 #define HOLD_FACTOR 1.25
 #define HOLD_SECONDS 0.05
 
+/*
+ * With a stronger throttle the guest gets hardly anything done between two
+ * pauses, and looks as if it were stopped: only if no other one will do.
+ */
+#define STRONG_THROTTLE 95
+
 /* Polish if it saves 30 %, and more than anybody notices. */
 #define POLISH_GAIN 0.3
 #define POLISH_GAIN_SECONDS 0.01
@@ -503,20 +509,21 @@ static bool solve(const Engine *e, unsigned *throttle,
                   ConvergencePrediction *prediction)
 {
     unsigned held = e->decision->throttle;
-    ConvergencePrediction p, of_held = {};
+    ConvergencePrediction p, of_held;
     bool found = false;
 
     for (unsigned t = 0; t <= max_throttle(e->limits); t++) {
-        convergence_model_predict(&e->model, t, e->horizon, &p);
-        if (t == held) {
-            of_held = p;
+        if (found && t > STRONG_THROTTLE) {
+            break;
         }
+        convergence_model_predict(&e->model, t, e->horizon, &p);
         if (p.ends && (!found || cost(&p) < cost(prediction))) {
             *throttle = t;
             *prediction = p;
             found = true;
         }
     }
+    convergence_model_predict(&e->model, held, e->horizon, &of_held);
     if (of_held.ends &&
         cost(&of_held) <= cost(prediction) * HOLD_FACTOR + HOLD_SECONDS) {
         *throttle = held;
@@ -585,12 +592,18 @@ static bool rewrites_all(const Engine *e)
 
 static void decide_strongest(Engine *e)
 {
-    unsigned max = max_throttle(e->limits);
+    unsigned throttle = max_throttle(e->limits);
     ConvergenceModel model = optimistic(e);
     ConvergencePrediction p;
 
-    convergence_model_predict(&model, max, e->horizon, &p);
-    decide_throttle(e, max, p.ends ? p.time : INFINITY, p.downtime);
+    if (!rewrites_all(e) && throttle > STRONG_THROTTLE) {
+        convergence_model_predict(&model, STRONG_THROTTLE, e->horizon, &p);
+        if (p.ends && e->last->throttle <= STRONG_THROTTLE) {
+            throttle = STRONG_THROTTLE;
+        }
+    }
+    convergence_model_predict(&model, throttle, e->horizon, &p);
+    decide_throttle(e, throttle, p.ends ? p.time : INFINITY, p.downtime);
 }
 
 /* Solve for a throttle, or give up. */

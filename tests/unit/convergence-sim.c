@@ -150,6 +150,21 @@ static void finish(Sim *s, SimResult *r)
     r->lost += r->downtime;
 }
 
+/* How long the guest has not run when it is stopped. */
+static double pause_seconds(Sim *s, const ConvergenceLimits *limits,
+                            unsigned throttle)
+{
+    double run, pause, at;
+
+    if (!throttle) {
+        return 0;
+    }
+    run = convergence_run_seconds(limits, throttle);
+    pause = run * throttle / (100 - throttle);
+    at = g_rand_double(s->rand) * (pause + run);
+    return at < pause ? at : 0;
+}
+
 static void give_up(Sim *s, SimResult *r)
 {
     r->time = s->now;
@@ -266,6 +281,7 @@ static void run_engine(Sim *s, const ConvergenceLimits *limits, bool verbose,
             r->predicted_at = s->now;
         }
         if (ends(s, &pass->decided, r)) {
+            r->pause = pause_seconds(s, limits, throttle);
             return;
         }
         r->throttle_changes += pass->decided.throttle != throttle;

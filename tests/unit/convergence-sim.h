@@ -59,7 +59,8 @@ typedef struct SimLink {
 /**
  * SimResult: what came of it
  *
- * Times in seconds, amounts in MiB.  @predicted and @predicted_at are the
+ * Times in seconds, amounts in MiB.  @pause is how long the guest had not run
+ * when it was stopped, because of a throttle.  @predicted and @predicted_at are the
  * time predicted after the third pass, and the end of that pass; both are 0
  * if there were fewer passes.
  */
@@ -70,6 +71,7 @@ typedef struct SimResult {
     double mib;
     double lost;
     double downtime;
+    double pause;
     double predicted;
     double predicted_at;
     unsigned max_throttle;

@@ -245,6 +245,27 @@ static const Case cases[] = {
         .action = CONVERGENCE_THROTTLE,
         .max_throttle = 30,
     }, {
+        .name = "throttle-no-stronger-than-pays",
+        .rows = { { 80, 5000, 80 }, { 60, 800, 40 }, { 58, 580, 35 } },
+        .max_slowdown = 99,
+        .action = CONVERGENCE_THROTTLE,
+        .min_throttle = 50,
+        .max_throttle = 95,
+    }, {
+        .name = "throttle-strongest-for-all-rewritten",
+        .rows = { { 500, 5000, 480 } },
+        .max_slowdown = 99,
+        .action = CONVERGENCE_THROTTLE,
+        .min_throttle = 99,
+    }, {
+        .name = "throttle-strongest-if-no-other-will-do",
+        .rows = { { 500, 5000, 480 }, { 500, 5000, 500, 95 },
+                  { 490, 5000, 490, 95 } },
+        .max_slowdown = 99,
+        .stopped = 1000,
+        .action = CONVERGENCE_THROTTLE,
+        .min_throttle = 96,
+    }, {
         .name = "throttle-works-hold",
         .rows = { { 300, 5000, 300 }, { 285, 3000, 285 },
                   { 270, 2850, 270 }, { 120, 2700, 120, 50 } },
@@ -821,6 +842,12 @@ static const SimCase sim_cases[] = {
       10, 1000, 1, 300 },
 };
 
+/* Milliseconds in which the guest does not run */
+static double prediction_error(const SimResult *r)
+{
+    return ABS((r->pause + r->downtime) * 1e3 - r->end.predicted_downtime);
+}
+
 static void test_sim(const void *opaque)
 {
     const SimCase *c = opaque;
@@ -831,8 +858,7 @@ static void test_sim(const void *opaque)
                    "%zu passes", r.time, r.mib, r.lost, r.downtime * 1e3,
                    r.passes);
     g_assert_cmpint(r.end.action, ==, CONVERGENCE_SWITCH_OVER);
-    g_assert_cmpfloat(ABS(r.downtime * 1e3 - r.end.predicted_downtime), <,
-                      50);
+    g_assert_cmpfloat(prediction_error(&r), <, 50);
     if (c->seconds) {
         g_assert_cmpfloat(r.time, <=, c->seconds);
         g_assert_cmpfloat(r.mib, <=, c->mib);
@@ -935,7 +961,7 @@ static void test_sim_random(void)
                        r.end.action, r.passes, r.time, r.end.reason);
         ended[r.end.action]++;
         if (r.end.action == CONVERGENCE_SWITCH_OVER) {
-            exact += ABS(r.downtime * 1e3 - r.end.predicted_downtime) <= 50;
+            exact += prediction_error(&r) <= 50;
         } else if (strstr(r.end.reason, "not finished") ||
                    strstr(r.end.reason, "not converged")) {
             late++;
