@@ -265,6 +265,7 @@ static const Case cases[] = {
         .stopped = 1000,
         .action = CONVERGENCE_THROTTLE,
         .min_throttle = 96,
+        .max_throttle = 98,
     }, {
         .name = "throttle-works-hold",
         .rows = { { 300, 5000, 300 }, { 285, 3000, 285 },
