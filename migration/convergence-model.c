@@ -167,6 +167,26 @@ double convergence_model_speed(const ConvergenceModel *model,
     return MIN(running_share(throttle) / (1 - model->slack), 1);
 }
 
+double convergence_model_fixed(const ConvergencePass *passes, size_t n)
+{
+    const ConvergencePass *last = &passes[n - 1];
+    uint64_t sync_time = last->sync_time;
+
+    /*
+     * With a dirty ring, fetching it waits for vCPUs that are kept from
+     * running.  It does not when they are stopped.
+     */
+    if (last->throttle) {
+        for (size_t i = n - 1; i-- > 0; ) {
+            if (!passes[i].throttle) {
+                sync_time = MIN(sync_time, passes[i].sync_time);
+                break;
+            }
+        }
+    }
+    return ((double)sync_time + last->fixed_cost) / 1e6;
+}
+
 void convergence_model_fit(ConvergenceModel *model,
                            const ConvergenceLimits *limits,
                            const ConvergencePass *passes, size_t n)
@@ -178,7 +198,7 @@ void convergence_model_fit(ConvergenceModel *model,
     double unthrottled[FIT_PASSES] = {};
 
     fit_rates(model, limits, passes, n);
-    model->fixed = ((double)last->sync_time + last->fixed_cost) / 1e6;
+    model->fixed = convergence_model_fixed(passes, n);
     model->budget = limits->downtime_limit / 1e3 * CONVERGENCE_BUDGET_SHARE;
     model->remaining = last->pages_remaining;
     model->withheld = MIN(last->pages_withheld, last->pages_remaining);

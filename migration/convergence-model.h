@@ -72,6 +72,15 @@ typedef struct ConvergencePrediction {
 } ConvergencePrediction;
 
 /**
+ * convergence_model_fixed: what stopping the guest takes without any memory
+ *
+ * @n: at least 1
+ *
+ * Returns: seconds, with fetching the dirty bitmap
+ */
+double convergence_model_fixed(const ConvergencePass *passes, size_t n);
+
+/**
  * convergence_model_fit: fit the model to the passes made so far
  *
  * @n: at least 1

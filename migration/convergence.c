@@ -694,7 +694,7 @@ uint64_t convergence_pass_goal(const ConvergenceLimits *limits,
             last->pages_remaining <= rate * limits->downtime_limit / 1e3) {
             return 0;
         }
-        budget -= ((double)last->sync_time + last->fixed_cost) / 1e6;
+        budget -= convergence_model_fixed(passes, n);
         begin = last->pages_remaining;
     }
     return MIN(convergence_model_left_over(budget, rate, begin), 9e15);

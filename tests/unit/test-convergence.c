@@ -507,6 +507,26 @@ static void test_model(void)
     g_assert_cmpfloat(m.anchor_pages, >, 0);
 }
 
+/* To wait for a throttled vCPU is no part of stopping it. */
+static void test_model_fixed(void)
+{
+    ConvergencePass passes[] = {
+        { .sync_time = 90000, .fixed_cost = 8000 },
+        { .sync_time = 2000, .fixed_cost = 8000 },
+        { .sync_time = 41000, .fixed_cost = 8000, .throttle = 95 },
+        { .sync_time = 42000, .fixed_cost = 9000, .throttle = 95 },
+        { .sync_time = 1000, .fixed_cost = 8000, .throttle = 95 },
+    };
+
+    g_assert_cmpfloat(convergence_model_fixed(passes, 1), ==, 0.098);
+    g_assert_cmpfloat(convergence_model_fixed(passes, 2), ==, 0.010);
+    g_assert_cmpfloat(convergence_model_fixed(passes, 3), ==, 0.010);
+    g_assert_cmpfloat(convergence_model_fixed(passes, 4), ==, 0.011);
+    g_assert_cmpfloat(convergence_model_fixed(passes, 5), ==, 0.009);
+    /* Nothing else is known */
+    g_assert_cmpfloat(convergence_model_fixed(&passes[2], 1), ==, 0.049);
+}
+
 /* What is withheld remains, or is sent and written again. */
 static void test_model_withheld(void)
 {
@@ -996,6 +1016,7 @@ int main(int argc, char **argv)
     }
     g_test_add_func("/convergence/pure", test_pure);
     g_test_add_func("/convergence/model", test_model);
+    g_test_add_func("/convergence/model-fixed", test_model_fixed);
     g_test_add_func("/convergence/model-withheld", test_model_withheld);
     g_test_add_func("/convergence/slices", test_slices);
     g_test_add_func("/convergence/polish-ends", test_polish_ends);
