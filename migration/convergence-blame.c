@@ -17,7 +17,12 @@
  */
 #define SPARED_SHARE 20
 
-/* CPUState::dirty_pages at the last synchronization, by cpu_index */
+/*
+ * CPUState::dirty_pages_distinct at the last synchronization, by cpu_index.
+ * CPUState::dirty_pages will not do: whenever KVM itself writes to the guest's
+ * memory, as for the steal time, the page is added to the ring once more, and
+ * a vCPU that often waits would look as busy as one that writes.
+ */
 static uint64_t *written_before;
 /* Set and tested atomically */
 static unsigned long *spared;
@@ -31,7 +36,7 @@ void convergence_blame_start(void)
         spared = bitmap_new(current_machine->smp.max_cpus);
     }
     CPU_FOREACH(cpu) {
-        written_before[cpu->cpu_index] = cpu->dirty_pages;
+        written_before[cpu->cpu_index] = cpu->dirty_pages_distinct;
     }
 }
 
@@ -48,7 +53,7 @@ void convergence_blame_end(void)
 
 static uint64_t written(const CPUState *cpu)
 {
-    return cpu->dirty_pages - written_before[cpu->cpu_index];
+    return cpu->dirty_pages_distinct - written_before[cpu->cpu_index];
 }
 
 void convergence_blame_update(void)
@@ -68,7 +73,7 @@ void convergence_blame_update(void)
         } else {
             clear_bit_atomic(cpu->cpu_index, spared);
         }
-        written_before[cpu->cpu_index] = cpu->dirty_pages;
+        written_before[cpu->cpu_index] = cpu->dirty_pages_distinct;
     }
 }
 

@@ -106,9 +106,11 @@ typedef struct ConvergenceSession {
     uint64_t window_bytes;
     bool window_synced;
     int64_t round_ns;
+    int64_t round_waited_ns;
     uint64_t round_bytes;
     uint64_t round_unsent;
     int64_t burst_ns;
+    int64_t burst_waited_ns;
     uint64_t burst_bytes;
     uint64_t burst_zero_pages;
 
@@ -341,10 +343,27 @@ static uint64_t bytes_unsent(MigrationState *s)
     return 0;
 }
 
+/*
+ * Nanoseconds for which this thread has been ready to run, and had no CPU of
+ * the host.  0 if there is no way to know.
+ */
+static int64_t cpu_wait_ns(void)
+{
+    g_autofree char *text = NULL;
+    int64_t waited = 0;
+
+    /* Linux: ns on a CPU, ns waiting for one, how often it got one */
+    if (g_file_get_contents("/proc/thread-self/schedstat", &text, NULL, NULL)) {
+        sscanf(text, "%*s %" SCNd64, &waited);
+    }
+    return waited;
+}
+
 static void session_begin_round(MigrationState *s)
 {
     session.round_bytes = migration_transferred_bytes();
     session.round_unsent = bytes_unsent(s);
+    session.round_waited_ns = cpu_wait_ns();
     session.round_ns = now_ns();
 }
 
@@ -352,18 +371,22 @@ static void session_begin_round(MigrationState *s)
 static void session_end_round(MigrationState *s)
 {
     uint64_t bytes, unsent;
+    int64_t ns, waited_ns;
 
     if (!session.round_ns) {
         return;
     }
-    session.burst_ns += now_ns() - session.round_ns;
+    ns = now_ns() - session.round_ns;
+    waited_ns = cpu_wait_ns() - session.round_waited_ns;
+    session.burst_ns += ns;
+    session.burst_waited_ns += waited_ns;
     bytes = migration_transferred_bytes() - session.round_bytes;
     unsent = bytes_unsent(s);
     if (unsent > session.round_unsent) {
         bytes -= MIN(bytes, unsent - session.round_unsent);
     }
     session.burst_bytes += bytes;
-    trace_convergence_round(bytes, now_ns() - session.round_ns, unsent);
+    trace_convergence_round(bytes, ns, waited_ns, unsent);
     session.round_ns = 0;
 }
 
@@ -374,20 +397,22 @@ static void session_end_window(int64_t ns)
 
     if (session.window_ns && !session.window_synced) {
         convergence_bandwidth_add(&session.copy, bytes - session.window_bytes,
-                                  ns - session.window_ns);
+                                  ns - session.window_ns, 0);
         /* Zero pages take time, and next to no bytes */
         if (session.burst_bytes >= MIN_BURST_BYTES &&
             (zero_pages - session.burst_zero_pages) * qemu_target_page_size() <=
             session.burst_bytes / 8) {
             convergence_bandwidth_add(session.number ? &session.burst :
                                                        &session.first_burst,
-                                      session.burst_bytes, session.burst_ns);
+                                      session.burst_bytes, session.burst_ns,
+                                      session.burst_waited_ns);
         }
     }
     session.window_ns = ns;
     session.window_bytes = bytes;
     session.window_synced = false;
     session.burst_ns = 0;
+    session.burst_waited_ns = 0;
     session.burst_bytes = 0;
     session.burst_zero_pages = zero_pages;
     session.rate_lifted = false;

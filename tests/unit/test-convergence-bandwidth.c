@@ -15,9 +15,9 @@ static void test_none(void)
     ConvergenceBandwidth b = { 0 };
 
     g_assert_cmpuint(convergence_bandwidth_low(&b), ==, 0);
-    convergence_bandwidth_add(&b, 0, 100 * MS);
-    convergence_bandwidth_add(&b, MiB, 0);
-    convergence_bandwidth_add(&b, MiB, -1);
+    convergence_bandwidth_add(&b, 0, 100 * MS, 0);
+    convergence_bandwidth_add(&b, MiB, 0, 0);
+    convergence_bandwidth_add(&b, MiB, -1, 0);
     g_assert_cmpuint(convergence_bandwidth_low(&b), ==, 0);
 }
 
@@ -26,7 +26,7 @@ static void test_steady(void)
     ConvergenceBandwidth b = { 0 };
 
     for (int i = 0; i < 10; i++) {
-        convergence_bandwidth_add(&b, 10 * MiB, 100 * MS);
+        convergence_bandwidth_add(&b, 10 * MiB, 100 * MS, 0);
         g_assert_cmpfloat_with_epsilon(convergence_bandwidth_low(&b),
                                        100.0 * MiB, 1.0);
     }
@@ -42,7 +42,7 @@ static void test_scatter(void)
     for (int i = 0; i < 1000; i++) {
         uint64_t mib = g_test_rand_int_range(50, 150);
 
-        convergence_bandwidth_add(&b, mib * MiB, 1000 * MS);
+        convergence_bandwidth_add(&b, mib * MiB, 1000 * MS, 0);
         low = convergence_bandwidth_low(&b);
         if (i >= 20 && mib * MiB < low) {
             below++;
@@ -58,12 +58,60 @@ static void test_drop(void)
     ConvergenceBandwidth b = { 0 };
 
     for (int i = 0; i < 100; i++) {
-        convergence_bandwidth_add(&b, 100 * MiB, 100 * MS);
+        convergence_bandwidth_add(&b, 100 * MiB, 100 * MS, 0);
     }
     for (int i = 0; i < 20; i++) {
-        convergence_bandwidth_add(&b, 10 * MiB, 100 * MS);
+        convergence_bandwidth_add(&b, 10 * MiB, 100 * MS, 0);
     }
     g_assert_cmpuint(convergence_bandwidth_low(&b), <, 110 * MiB);
+}
+
+/* A stopped guest does not keep the sender from the CPUs, but a slow link does */
+static void test_likely(void)
+{
+    ConvergenceBandwidth b = { 0 };
+
+    for (int i = 0; i < CONVERGENCE_BANDWIDTH_SAMPLES; i++) {
+        convergence_bandwidth_add(&b, 10 * MiB, 100 * MS, 80 * MS);
+    }
+    g_assert_cmpfloat_with_epsilon(convergence_bandwidth_low(&b),
+                                   100.0 * MiB, 1.0);
+    g_assert_cmpfloat_with_epsilon(convergence_bandwidth_likely(&b),
+                                   500.0 * MiB, 1.0);
+
+    for (int i = 0; i < CONVERGENCE_BANDWIDTH_SAMPLES; i++) {
+        convergence_bandwidth_add(&b, 10 * MiB, 100 * MS, 0);
+    }
+    g_assert_cmpfloat_with_epsilon(convergence_bandwidth_likely(&b),
+                                   100.0 * MiB, 1.0);
+}
+
+/* A few samples that are too good are not what is expected */
+static void test_likely_scatter(void)
+{
+    ConvergenceBandwidth b = { 0 };
+
+    for (int i = 0; i < CONVERGENCE_BANDWIDTH_SAMPLES; i++) {
+        convergence_bandwidth_add(&b, 10 * MiB,
+                                  i % 8 ? (10 + i) * MS : 1 * MS, 0);
+    }
+    g_assert_cmpuint(convergence_bandwidth_likely(&b), <, 1000 * MiB);
+    g_assert_cmpuint(convergence_bandwidth_likely(&b), >,
+                     convergence_bandwidth_low(&b));
+}
+
+/* What the host says of waiting may be wrong; the likely one stays finite */
+static void test_waited_wrong(void)
+{
+    static const int64_t waited[] = { -1, INT64_MIN, 100 * MS, INT64_MAX };
+
+    for (size_t i = 0; i < ARRAY_SIZE(waited); i++) {
+        ConvergenceBandwidth b = { 0 };
+
+        convergence_bandwidth_add(&b, 10 * MiB, 100 * MS, waited[i]);
+        g_assert_cmpfloat_with_epsilon(convergence_bandwidth_likely(&b),
+                                       100.0 * MiB, 1.0);
+    }
 }
 
 int main(int argc, char **argv)
@@ -73,5 +121,9 @@ int main(int argc, char **argv)
     g_test_add_func("/convergence/bandwidth/steady", test_steady);
     g_test_add_func("/convergence/bandwidth/scatter", test_scatter);
     g_test_add_func("/convergence/bandwidth/drop", test_drop);
+    g_test_add_func("/convergence/bandwidth/likely", test_likely);
+    g_test_add_func("/convergence/bandwidth/likely-scatter",
+                    test_likely_scatter);
+    g_test_add_func("/convergence/bandwidth/waited-wrong", test_waited_wrong);
     return g_test_run();
 }

@@ -6,6 +6,7 @@ SPDX-License-Identifier: GPL-2.0-or-later
 
 import contextlib
 import os
+import statistics
 import subprocess
 import time
 from collections.abc import Iterator
@@ -87,6 +88,11 @@ class Run:
     flat_out: bool = False
     # MiB per second, in each _SERIES_S
     series: list[float] = field(default_factory=list)
+    # of the vCPU that only reads, in shares of what it did before
+    neighbour_series: list[float] = field(default_factory=list)
+    # what it lost while the guest was slowed down, in per cent of what it did
+    # in the same migration until then
+    neighbour_slowed: float | None = None
     gaps: list[tuple[float, float]] = field(default_factory=list)
     pass_events: list[tuple[float, int]] = field(default_factory=list)
     history: dict | None = None
@@ -221,6 +227,23 @@ def _lost(worker: Worker, run: Run, start: float, end: float) -> None:
         done = ((worker.work(end, 1) - worker.work(start, 1))
                 / (end - start))
         run.neighbour_lost = 100 * (1 - done / normal)
+        run.neighbour_series = [rate / normal for rate in worker.series(
+            start, end, _SERIES_S, 1)]
+
+
+def _neighbour_slowed(run: Run) -> None:
+    """What the throttle alone takes from the vCPU that only reads."""
+    slow = [item for item in run.history['passes'] if item['throttle']
+            ] if run.history and run.neighbour_series else []
+    if not slow:
+        return
+    begin, end = (int(ms / 1000 / _SERIES_S) for ms in (
+        slow[0]['time'] - slow[0]['duration'], slow[-1]['time']))
+    before, slowed = run.neighbour_series[:begin], run.neighbour_series[
+        begin + 1:end]
+    if before and slowed:
+        run.neighbour_slowed = 100 * (
+            1 - statistics.mean(slowed) / statistics.mean(before))
 
 
 def _predictions(run: Run) -> None:
@@ -274,6 +297,7 @@ def _migrate(run: Run, load: Load, arm: Arm, setting: Setting,
                     in worker.gaps(start, end + _SETTLE_S)[:20]]
         run.gap_ms = run.gaps[0][1] * 1000 if run.gaps else 0.0
         _lost(worker, run, start, end + _SETTLE_S)
+        _neighbour_slowed(run)
         _predictions(run)
         run.bad = worker.verify()
         expect(not run.bad, f'{run.bad} pages are not as the guest left them')

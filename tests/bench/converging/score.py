@@ -223,12 +223,19 @@ class Score:
 
     def _neighbour(self) -> list[str]:
         lines = []
-        for arm in OURS, RING:
-            values = self.values('neighbour', arm, 'neighbour_lost')
-            if values:
-                middle = Middle.of(values)
-                lines.append(f'neighbour, {arm}: loses at most {_NEIGHBOUR:g}'
-                             f' %: {middle}: {middle.verdict(_NEIGHBOUR)}')
+        for arm, same in (OURS, 'default'), (RING, 'default-ring'):
+            more = [a - b for a, b in self.pairs('neighbour', arm, same,
+                                                 'neighbour_lost')]
+            for values, what in (
+                    (self.values('neighbour', arm, 'neighbour_lost'), ''),
+                    (more, f' more than with {same}'),
+                    (self.values('neighbour', arm, 'neighbour_slowed'),
+                     ' more while the guest is slowed down')):
+                if values:
+                    middle = Middle.of(values)
+                    lines.append(
+                        f'neighbour, {arm}: loses at most {_NEIGHBOUR:g} %'
+                        f'{what}: {middle}: {middle.verdict(_NEIGHBOUR)}')
         return lines
 
     def _honest(self) -> list[str]:

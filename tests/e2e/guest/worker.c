@@ -39,6 +39,13 @@
 #define BATCH        16
 #define REST_NS      200000
 /*
+ * The second vCPU works for 1/2500 s, and rests for two times that: with
+ * shorter ones a software KVM, which writes a stack frame in memory each time,
+ * fills a dirty ring.
+ */
+#define READS_PER_S  2500
+#define READ_REST_NS 800000
+/*
  * What the second vCPU reads is few enough for a TLB: that KVM splits large
  * pages while it logs which ones are written to must make no difference.
  */
@@ -114,9 +121,9 @@ static volatile struct shared *shared;
 static volatile uint64_t *area;
 static volatile uint32_t *writes;
 
-static void rest(void)
+static void rest(uint64_t ns)
 {
-    nanosleep(&(struct timespec) { .tv_nsec = REST_NS }, NULL);
+    nanosleep(&(struct timespec) { .tv_nsec = ns }, NULL);
 }
 #else
 static volatile struct shared *const shared = (void *)0xe0000000;
@@ -124,9 +131,9 @@ static volatile uint64_t *const area = (void *)0x2000000;
 /* how often each page was written: up to where the area begins */
 static volatile uint32_t *const writes = (void *)0x800000;
 
-static void rest(void)
+static void rest(uint64_t ns)
 {
-    asm volatile("hlt" : : "D"((uint64_t)REST_NS) : "memory");
+    asm volatile("hlt" : : "D"(ns) : "memory");
 }
 #endif
 
@@ -363,7 +370,7 @@ static void write_forever(void)
         }
         me->work += batch;
         if (!batch) {
-            rest();
+            rest(REST_NS);
         }
     }
 }
@@ -382,7 +389,7 @@ static void read_forever(void)
     uint64_t seed = 2, first;
 
     while (shared->cpu[0].vcpu.state < WORKING) {
-        rest();
+        rest(REST_NS);
     }
     first = shared->orders.pages - READ_PAGES;
     me->state = WORKING;
@@ -394,13 +401,13 @@ static void read_forever(void)
          * It leaves the CPUs of the host to others for most of the time, but
          * has no use for a later one: what it is kept from is lost.
          */
-        while (tick(me) - begin < shared->orders.hz / 10000) {
+        while (tick(me) - begin < shared->orders.hz / READS_PER_S) {
             for (unsigned i = 0; i < BATCH; i++) {
                 read_page(first + random_number(&seed) % READ_PAGES);
             }
             me->work += BATCH;
         }
-        rest();
+        rest(READ_REST_NS);
     }
 }
 
@@ -465,7 +472,7 @@ int main(void)
 {
     find_shared();
     while (!shared->orders.pages) {
-        rest();
+        rest(REST_NS);
     }
     area = map(-1, shared->orders.pages * PAGE_WORDS * 8);
     writes = map(-1, shared->orders.pages * 4);
