@@ -75,11 +75,11 @@
 #define POLISH_PASSES 4
 
 /*
- * A downtime of a third of the limit or more is worth passes that reduce it
- * by 15 %.  Where QEMU without the engine would not stop yet, passes are free
+ * A downtime of 40 % of the limit or more is worth passes that reduce it by
+ * 15 %.  Where QEMU without the engine would not stop yet, passes are free
  * that it would make as well, for up to a quarter of the time so far.
  */
-#define POLISH_LONG (1.0 / 3)
+#define POLISH_LONG 0.4
 #define POLISH_LONG_GAIN 0.15
 #define POLISH_FREE 0.25
 
@@ -315,14 +315,27 @@ static bool default_ends_soon(const Engine *e)
 }
 
 /*
- * Whether another pass shortens the downtime considerably for next to
- * nothing; then *after is the downtime after it in seconds.
+ * Decisions need a bound of the downtime; what the guest will notice, and who
+ * is told a time wants to know, is what it is likely to be.
  */
-static bool polish_pays(const Engine *e, double *after)
+static double likely_rate(const Engine *e)
+{
+    double rate = (double)e->last->switchover_likely /
+                  MAX(e->limits->page_size, 1);
+
+    return MAX(rate, e->model.stop_rate);
+}
+
+/*
+ * Whether another pass shortens the downtime considerably for next to
+ * nothing; *now and *after are what it is likely to be in seconds.
+ */
+static bool polish_pays(const Engine *e, double *now_p, double *after)
 {
     const ConvergenceModel *m = &e->model;
     unsigned throttle = e->decision->throttle;
-    double now = m->fixed + m->remaining / m->stop_rate;
+    double rate = likely_rate(e);
+    double now = m->fixed + m->remaining / rate;
     bool is_long = now * 1e3 > e->limits->downtime_limit * POLISH_LONG;
     double seconds, remaining, lost, gain;
 
@@ -330,7 +343,8 @@ static bool polish_pays(const Engine *e, double *after)
                                        default_ends(e, m->remaining),
                                        &seconds);
     lost = seconds * (1 - convergence_model_speed(m, throttle));
-    *after = m->fixed + remaining / m->stop_rate;
+    *now_p = now;
+    *after = m->fixed + remaining / rate;
     gain = now - *after;
 
     if (polish_passes(e) >= POLISH_PASSES || !(gain > 0) ||
@@ -392,38 +406,31 @@ static double throttled_seconds(const Engine *e)
     return MAX(asleep - e->last->sync_time / 1e6, 0);
 }
 
-/*
- * Decisions need a bound; who is told a time wants to know what it will be, as
- * the guest sees it.
- */
+/* As the guest sees it. */
 static double likely_downtime(const Engine *e)
 {
-    double rate = (double)e->last->switchover_likely /
-                  MAX(e->limits->page_size, 1);
-
     return throttled_seconds(e) + e->model.fixed +
-           e->model.remaining / MAX(rate, e->model.stop_rate);
+           e->model.remaining / likely_rate(e);
 }
 
 static void decide_fitting(Engine *e)
 {
-    double after;
-    double now = downtime(e) / 1e3;
+    double now, after;
     double seconds = e->model.remaining / e->model.page_rate;
 
     if (!e->last->can_switch_over) {
-        predict(e, with_reserve(e, seconds, 0), now);
+        predict(e, with_reserve(e, seconds, 0), downtime(e) / 1e3);
         decide(e, e->decision->throttle ? CONVERGENCE_THROTTLE :
                                           CONVERGENCE_CONTINUE,
                "another pass needed: the destination has not agreed to the "
                "switchover yet, predicted downtime %" PRIu64 " ms",
                downtime(e));
-    } else if (polish_pays(e, &after)) {
+    } else if (polish_pays(e, &now, &after)) {
         predict(e, with_reserve(e, seconds, e->decision->throttle), after);
         decide(e, CONVERGENCE_POLISH,
                "another pass: it is predicted to reduce the downtime from "
                "%" PRIu64 " to %" PRIu64 " ms",
-               downtime(e), to_ms(after));
+               to_ms(now), to_ms(after));
     } else {
         predict(e, 0, likely_downtime(e));
         decide(e, CONVERGENCE_SWITCH_OVER,

@@ -101,6 +101,7 @@ typedef struct Case {
     ConvergenceAction action;
     const char *reason;
     unsigned stopped;           /* MiB/s, default 100 */
+    unsigned likely;            /* MiB/s, default is not to be known */
     unsigned fixed_ms;          /* default 10 */
     unsigned max_slowdown;      /* default 95; 100 stands for 0 */
     unsigned time_limit;        /* ms, default 100 s */
@@ -139,6 +140,7 @@ static size_t fill(const Case *c, ConvergenceLimits *limits,
             .pages_hot = PAGES(c->hot),
             .bandwidth_low = 100 * MIB,
             .switchover_bandwidth = (c->stopped ?: 100) * MIB,
+            .switchover_likely = c->likely * MIB,
             .fixed_cost = (c->fixed_ms ?: 10) * 1000,
             .throttle = r->throttle,
             .can_switch_over = !c->disagrees,
@@ -303,6 +305,23 @@ static const Case cases[] = {
         .name = "polish",
         .rows = { { 200, 50000, 200 }, { 20, 2000, 8 } },
         .action = CONVERGENCE_POLISH,
+        .reason = "another pass: it is predicted to reduce the downtime from "
+                  "211 to 19 ms",
+    }, {
+        .name = "polish-not-what-is-likely-to-be-short",
+        .rows = { { 200, 50000, 200 }, { 20, 2000, 8 } },
+        .likely = 2000,
+        .action = CONVERGENCE_SWITCH_OVER,
+        .reason = "stopping pre-copy: only 5120 pages were modified, "
+                  "predicted downtime 20 ms",
+    }, {
+        .name = "polish-not-for-a-sixth-of-it",
+        .rows = { { 270, 5140, 270 }, { 198, 2370, 175 } },
+        .stopped = 1000,
+        .likely = 2000,
+        .action = CONVERGENCE_SWITCH_OVER,
+        .reason = "stopping pre-copy: only 50688 pages were modified, "
+                  "predicted downtime 109 ms",
     }, {
         .name = "polish-not-for-too-much-time",
         .rows = { { 200, 5000, 200 }, { 29, 600, 29 } },
