@@ -55,6 +55,12 @@ def _with_common_speed(runs: list[Run]) -> list[Run]:
             for run in runs]
 
 
+def _more_lost(mine: list[float], base: list[float]) -> float:
+    """Per cent, in the time that both took: most is lost in the first pass."""
+    both = min(len(mine), len(base))
+    return 100 * (statistics.mean(base[:both]) - statistics.mean(mine[:both]))
+
+
 class Score:
     """Runs, by load and arm."""
 
@@ -224,8 +230,8 @@ class Score:
     def _neighbour(self) -> list[str]:
         lines = []
         for arm, same in (OURS, 'default'), (RING, 'default-ring'):
-            more = [a - b for a, b in self.pairs('neighbour', arm, same,
-                                                 'neighbour_lost')]
+            more = [_more_lost(a, b) for a, b in self.pairs(
+                'neighbour', arm, same, 'neighbour_series')]
             for values, what in (
                     (self.values('neighbour', arm, 'neighbour_lost'), ''),
                     (more, f' more than with {same}'),
