@@ -807,6 +807,7 @@ static void test_absurd(void)
                 .pages_remaining = absurd(rand, 20000),
                 .bandwidth_low = absurd(rand, 100 * MIB),
                 .switchover_bandwidth = absurd(rand, 500 * MIB),
+                .switchover_likely = absurd(rand, 1000 * MIB),
                 .fixed_cost = absurd(rand, 10000),
                 .throttle = absurd(rand, 50),
                 .can_switch_over = g_rand_int_range(rand, 0, 4) > 0,
