@@ -5,9 +5,9 @@ with KVM's dirty ring, only the vCPUs that write are.
 
 Measured, with guests that write more than the network can send, by what they
 get done. With other work on all CPUs of the host: a guest that is slowed down
-by 99 % does less than a fifth of what it did before. And under KVM: the first
-vCPU writes, the second one only reads; while they are slowed down, the first
-one does less than half of what it did before that, the second one more.
+by 99 % does less than a quarter of what it did before. And under KVM: the
+first vCPU writes, the second one only reads; while they are slowed down, the
+first one does less than half of what it did before that, the second one more.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -111,7 +111,7 @@ def holds(work: Path) -> None:
             _migrate(worker, work)
         time.sleep(_AFTER_S)
         share, = _shares(worker, 1)
-    expect(share < 0.2, 'the guest is not as slow as was decided')
+    expect(share < 0.25, 'the guest is not as slow as was decided')
 
 
 def reader_is_spared(work: Path) -> None:
