@@ -299,7 +299,10 @@ def _migrate(run: Run, load: Load, arm: Arm, setting: Setting,
         _lost(worker, run, start, end + _SETTLE_S)
         _neighbour_slowed(run)
         _predictions(run)
-        run.bad = worker.verify()
+        # where there is no end, dirty-limit goes on to hold the guest after
+        # migrate_cancel, for longer than one would wait; nothing has arrived
+        if run.status != 'no end':
+            run.bad = worker.verify()
         expect(not run.bad, f'{run.bad} pages are not as the guest left them')
 
 
