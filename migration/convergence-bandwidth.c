@@ -23,6 +23,18 @@ void convergence_bandwidth_add(ConvergenceBandwidth *b, uint64_t bytes,
     }
 }
 
+int64_t convergence_bandwidth_waited_ns(void)
+{
+    g_autofree char *text = NULL;
+    int64_t waited = 0;
+
+    /* Linux: ns on a CPU, ns waiting for one, how often it got one */
+    if (g_file_get_contents("/proc/thread-self/schedstat", &text, NULL, NULL)) {
+        sscanf(text, "%*s %" SCNd64, &waited);
+    }
+    return waited;
+}
+
 static int compare_times(const void *a, const void *b)
 {
     double ta = *(const double *)a, tb = *(const double *)b;

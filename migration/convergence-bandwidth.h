@@ -45,6 +45,14 @@ void convergence_bandwidth_add(ConvergenceBandwidth *b, uint64_t bytes,
                                int64_t ns, int64_t waited_ns);
 
 /**
+ * convergence_bandwidth_waited_ns: for how many nanoseconds the calling thread
+ *                                  has been ready to run, but had no CPU of
+ *                                  the host, since it began; 0 if there is no
+ *                                  way to know
+ */
+int64_t convergence_bandwidth_waited_ns(void);
+
+/**
  * convergence_bandwidth_low: what three of four of the last samples are not
  *                            below, bytes/s; 0 without samples
  */

@@ -343,27 +343,11 @@ static uint64_t bytes_unsent(MigrationState *s)
     return 0;
 }
 
-/*
- * Nanoseconds for which this thread has been ready to run, and had no CPU of
- * the host.  0 if there is no way to know.
- */
-static int64_t cpu_wait_ns(void)
-{
-    g_autofree char *text = NULL;
-    int64_t waited = 0;
-
-    /* Linux: ns on a CPU, ns waiting for one, how often it got one */
-    if (g_file_get_contents("/proc/thread-self/schedstat", &text, NULL, NULL)) {
-        sscanf(text, "%*s %" SCNd64, &waited);
-    }
-    return waited;
-}
-
 static void session_begin_round(MigrationState *s)
 {
     session.round_bytes = migration_transferred_bytes();
     session.round_unsent = bytes_unsent(s);
-    session.round_waited_ns = cpu_wait_ns();
+    session.round_waited_ns = convergence_bandwidth_waited_ns();
     session.round_ns = now_ns();
 }
 
@@ -377,7 +361,7 @@ static void session_end_round(MigrationState *s)
         return;
     }
     ns = now_ns() - session.round_ns;
-    waited_ns = cpu_wait_ns() - session.round_waited_ns;
+    waited_ns = convergence_bandwidth_waited_ns() - session.round_waited_ns;
     session.burst_ns += ns;
     session.burst_waited_ns += waited_ns;
     bytes = migration_transferred_bytes() - session.round_bytes;

@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/timer.h"
 #include "qemu/units.h"
 #include "../../migration/convergence-bandwidth.h"
 
@@ -114,6 +115,67 @@ static void test_waited_wrong(void)
     }
 }
 
+#ifdef CONFIG_LINUX
+static void *spin(void *opaque)
+{
+    bool *end = opaque;
+
+    while (!qatomic_read(end)) {
+        /* Only to be in the way */
+    }
+    return NULL;
+}
+
+/*
+ * Three threads that never sleep share a CPU: this one has waited whenever it
+ * has not run, which is longer than it has run
+ */
+static void test_waited(void)
+{
+    cpu_set_t before, one;
+    int64_t start, cpu, waited, ns, idle;
+    struct timespec ts;
+    bool end = false;
+    GThread *others[2];
+    size_t i;
+
+    if (!g_file_test("/proc/thread-self/schedstat", G_FILE_TEST_EXISTS)) {
+        g_test_skip("this kernel does not say how long a thread has waited");
+        return;
+    }
+    g_assert_cmpint(sched_getaffinity(0, sizeof(before), &before), ==, 0);
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    if (sched_setaffinity(0, sizeof(one), &one)) {
+        g_test_skip("threads cannot be bound to a CPU");
+        return;
+    }
+    for (i = 0; i < ARRAY_SIZE(others); i++) {
+        others[i] = g_thread_new("spin", spin, &end);
+    }
+
+    start = get_clock();
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    cpu = ts.tv_sec * NANOSECONDS_PER_SECOND + ts.tv_nsec;
+    waited = convergence_bandwidth_waited_ns();
+    do {
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+        ns = get_clock() - start;
+        idle = ns - (ts.tv_sec * NANOSECONDS_PER_SECOND + ts.tv_nsec - cpu);
+    } while (idle < 50 * MS && ns < 10000 * MS);
+    waited = convergence_bandwidth_waited_ns() - waited;
+
+    qatomic_set(&end, true);
+    for (i = 0; i < ARRAY_SIZE(others); i++) {
+        g_thread_join(others[i]);
+    }
+    g_assert_cmpint(sched_setaffinity(0, sizeof(before), &before), ==, 0);
+    g_assert_cmpint(idle, >=, 50 * MS);
+    g_assert_cmpint(waited, >, idle * 6 / 10);
+    g_assert_cmpint(waited, <, idle * 14 / 10);
+}
+#endif
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -124,6 +186,9 @@ int main(int argc, char **argv)
     g_test_add_func("/convergence/bandwidth/likely", test_likely);
     g_test_add_func("/convergence/bandwidth/likely-scatter",
                     test_likely_scatter);
+#ifdef CONFIG_LINUX
+    g_test_add_func("/convergence/bandwidth/waited", test_waited);
+#endif
     g_test_add_func("/convergence/bandwidth/waited-wrong", test_waited_wrong);
     return g_test_run();
 }

@@ -81,6 +81,45 @@ static void test_converging(void)
     cvg_free(&c);
 }
 
+#if defined(CONFIG_LINUX) && defined(CONFIG_TRACE_LOG)
+/* Of two threads on one CPU, the one that sends waits for it now and then */
+static void test_waited(void)
+{
+    g_autofree char *path = vmq_tmpfile("trace");
+    g_autofree char *args = g_strdup_printf(
+        "-trace enable=convergence_round -D %s", path);
+    g_autofree char *text = NULL;
+    int64_t ns, waited, all_ns = 0, all_waited = 0;
+    const char *line;
+    cpu_set_t one;
+    Cvg c;
+
+    cvg_start_source(&c, args);
+    cvg_start_destination(&c, "");
+    cvg_set_capability(&c, "convergence");
+    cvg_listen(&c);
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    /* Threads of migration are bound as well, for this one makes them */
+    g_assert_cmpint(sched_setaffinity(qtest_pid(c.from), sizeof(one), &one),
+                    ==, 0);
+    cvg_migrate(&c);
+    cvg_run_to(&c, &cvg_converging, "completed");
+
+    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    for (line = text; (line = strstr(line, " bytes in ")); line++) {
+        g_assert_cmpint(sscanf(line, " bytes in %" SCNd64 " ns, %" SCNd64,
+                               &ns, &waited), ==, 2);
+        all_ns += ns;
+        all_waited += waited;
+    }
+    g_assert_cmpint(all_waited, >, 0);
+    g_assert_cmpint(all_waited, <=, all_ns);
+    cvg_free(&c);
+    unlink(path);
+}
+#endif
+
 /* An idle guest: one pass, and nothing left to be sent */
 static void test_idle(void)
 {
@@ -682,6 +721,9 @@ void cvg_add_load_tests(void)
 {
     qtest_add_func("convergence/off", test_off);
     qtest_add_func("convergence/converging", test_converging);
+#if defined(CONFIG_LINUX) && defined(CONFIG_TRACE_LOG)
+    qtest_add_func("convergence/waited", test_waited);
+#endif
     qtest_add_func("convergence/idle", test_idle);
     qtest_add_func("convergence/abort", test_abort);
     qtest_add_func("convergence/abort-recovered", test_abort_recovered);
