@@ -49,6 +49,8 @@ class Setting:
     downtime_ms: int
     # seconds after which a migration has no end
     cap: float
+    # the destination receives in the time that nobody else wants
+    idle_destination: bool
 
 
 @dataclass
@@ -265,6 +267,10 @@ def _migrate(run: Run, load: Load, arm: Arm, setting: Setting,
             work, load, linux=setting.linux, accel=arm.accel(setting.accel),
             binary=setting.binary))
         worker.boot()
+        if setting.idle_destination:
+            # its main thread alone: the guest has vCPUs of the usual priority
+            os.sched_setscheduler(worker.destination.get_pid(), os.SCHED_IDLE,
+                                  os.sched_param(0))
         uri = _prepare(worker, arm, setting, work)
         time.sleep(_WARM_S)
         start = time.perf_counter()
