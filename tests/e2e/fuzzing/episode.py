@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.guest import PATIENCE
-from harness.tap import Failure, expect
+from harness.tap import Failure, TimeLimit, expect
 
 from . import plan
 from .commands import ends_quiesced, spoils_dump, with_token
@@ -193,8 +193,11 @@ def run(vm: Target, template: Path, schema: Schema, rng: random.Random,
             vm.shutdown(timeout=PATIENCE)
             expect(vm.exitcode() == 0, f'it ended with {vm.exitcode()}')
         except Exception as err:
+            stacks = (_stacks(vm.get_pid()) if isinstance(err, TimeLimit)
+                      else '')
             vm.shutdown(hard=True)
-            raise Failure(f'{type(err).__name__}: {err}\n{episode.history()}\n'
+            raise Failure(f'{type(err).__name__}: {err}\n{stacks}\n'
+                          f'{episode.history()}\n'
                           f'{(vm.get_log() or "")[-20000:]}') from err
         finally:
             for monitor in vm.monitors:

@@ -15,6 +15,10 @@ class Failure(Exception):
     """What was promised is not so."""
 
 
+class TimeLimit(Failure):
+    """The case takes too long."""
+
+
 class Skip(Exception):
     """The case cannot be run here, for this reason."""
 
@@ -35,7 +39,7 @@ def note(text: object) -> None:
 def time_limit(seconds: int) -> Iterator[None]:
     """Raise in the main thread when the block takes too long."""
     def expired(_signal: int, _frame: object) -> None:
-        raise Failure(f'not done after {seconds} s')
+        raise TimeLimit(f'not done after {seconds} s')
 
     before = signal.signal(signal.SIGALRM, expired)
     signal.alarm(seconds)
