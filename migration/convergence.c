@@ -77,11 +77,13 @@
 /*
  * A downtime of 40 % of the limit or more is worth passes that reduce it by
  * 15 %.  Where QEMU without the engine would not stop yet, passes are free
- * that it would make as well, for up to a quarter of the time so far.
+ * that it would make as well, for up to a quarter of the time so far, if they
+ * save a hundredth of the time that they take.
  */
 #define POLISH_LONG 0.4
 #define POLISH_LONG_GAIN 0.15
 #define POLISH_FREE 0.25
+#define POLISH_FREE_GAIN 0.01
 
 /* Stopped for a second is as bad as two seconds' work lost while running. */
 #define POLISH_LOST 2
@@ -352,7 +354,7 @@ static bool polish_pays(const Engine *e, double *now_p, double *after)
         return false;
     }
     if (!e->last->throttle && default_ends_soon(e)) {
-        return true;
+        return gain >= seconds * POLISH_FREE_GAIN;
     }
     if (gain < MAX(POLISH_GAIN_SECONDS,
                    now * (is_long ? POLISH_LONG_GAIN : POLISH_GAIN))) {

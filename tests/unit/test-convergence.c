@@ -338,13 +338,19 @@ static const Case cases[] = {
         .action = CONVERGENCE_POLISH,
     }, {
         .name = "polish-as-long-as-passes-shrink",
-        .rows = { { 60, 10000, 40 }, { 44, 600, 26 } },
+        .rows = { { 90, 10000, 40 }, { 60, 900, 26 } },
         .stopped = 2000,
         .action = CONVERGENCE_POLISH,
     }, {
         .name = "polish-not-if-passes-do-not-shrink",
         .rows = { { 50, 10000, 40 }, { 44, 600, 26 } },
         .stopped = 2000,
+        .action = CONVERGENCE_SWITCH_OVER,
+    }, {
+        .name = "polish-not-for-less-than-a-hundredth",
+        .rows = { { 159, 5868, 137 }, { 84, 1241, 75 } },
+        .stopped = 1900,
+        .likely = 2800,
         .action = CONVERGENCE_SWITCH_OVER,
     }, {
         .name = "throttled-for-the-guest",
